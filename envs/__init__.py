@@ -1,0 +1,1 @@
+"""Gymnasium environments, the closed loop, episodes and their replay."""

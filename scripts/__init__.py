@@ -1,0 +1,1 @@
+"""The drivecast command: one thin module per verb."""

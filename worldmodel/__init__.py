@@ -1,0 +1,1 @@
+"""Traffic recordings in, a forecaster of the other road users out."""

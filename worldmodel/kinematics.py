@@ -1,0 +1,71 @@
+"""How vehicles move: the ego's kinematic bicycle (known) and the unicycle that integrates forecasts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+MAX_STEERING_RAD = 0.7  # about what a road car's front wheels reach
+MIN_SPEED_FOR_STEERING_MPS = 0.5  # below it a recorded heading says nothing about the wheels
+
+
+def bicycle_step(
+    position_m: Tensor,
+    heading_rad: Tensor,
+    speed_mps: Tensor,
+    length_m: Tensor,
+    acceleration_mps2: Tensor,
+    steering_rad: Tensor,
+    dt_s: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One explicit Euler step of the kinematic bicycle, in highway-env's form, for any leading shape.
+
+    beta = atan(tan(steering) / 2); x += v cos(heading + beta) dt; heading += v sin(beta) / (length / 2) dt;
+    v += a dt, held at or above zero (a car does not brake into reverse).
+    Source: Polack et al. 2017 (IV), "The kinematic bicycle model", eq. 2; highway-env `vehicle/kinematics.py`.
+
+    Returns the next `(position_m, heading_rad, speed_mps)`.
+    """
+    slip = torch.atan(0.5 * torch.tan(steering_rad))
+    course = heading_rad + slip
+    step_m = speed_mps * dt_s
+    position = position_m + step_m[..., None] * torch.stack([course.cos(), course.sin()], -1)
+    heading = heading_rad + step_m * slip.sin() / (length_m / 2)
+    return position, heading, (speed_mps + acceleration_mps2 * dt_s).clamp_min(0.0)
+
+
+def unicycle_step(
+    position_m: Tensor,
+    heading_rad: Tensor,
+    speed_mps: Tensor,
+    acceleration_mps2: Tensor,
+    yaw_rate_radps: Tensor,
+    dt_s: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of a unicycle with mid-point speed and heading, for any leading shape.
+
+    Returns the next `(position_m, heading_rad, speed_mps)`; speed never becomes negative.
+    """
+    speed = (speed_mps + acceleration_mps2 * dt_s).clamp_min(0.0)
+    turn = yaw_rate_radps * dt_s
+    course = heading_rad + turn / 2
+    step_m = (speed_mps + speed) / 2 * dt_s
+    position = position_m + step_m[..., None] * torch.stack([course.cos(), course.sin()], -1)
+    return position, heading_rad + turn, speed
+
+
+def recorded_controls(heading_rad: Tensor, speed_mps: Tensor, length_m: Tensor, dt_s: float) -> tuple[Tensor, Tensor]:
+    """The bicycle's controls that explain a recorded motion: inverse of `bicycle_step` in speed and heading.
+
+    Args: `heading_rad, speed_mps (..., time)`, `length_m (...,)`.
+    Returns `(acceleration_mps2, steering_rad)`, each `(..., time - 1)`; steering is zero for a car that stands.
+    """
+    acceleration = torch.diff(speed_mps, dim=-1) / dt_s
+    turn = torch.diff(heading_rad, dim=-1)
+    turn = torch.atan2(turn.sin(), turn.cos())
+    speed = speed_mps[..., :-1]
+    moving = speed > MIN_SPEED_FOR_STEERING_MPS
+    sine = turn * (length_m / 2)[..., None] / (speed.clamp_min(MIN_SPEED_FOR_STEERING_MPS) * dt_s)
+    slip = torch.asin(sine.clamp(-0.38, 0.38))
+    steering = torch.atan(2 * slip.tan()).clamp(-MAX_STEERING_RAD, MAX_STEERING_RAD)
+    return acceleration, torch.where(moving, steering, torch.zeros_like(steering))

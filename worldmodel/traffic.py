@@ -1,0 +1,86 @@
+"""The one representation of a scene: who is where, how fast, how big (SI units, +x forward, +y left)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+
+class _TensorRecord:
+    """Moves, indexes and detaches every tensor of a frozen dataclass at once."""
+
+    def map(self, function: Callable[[Tensor], Tensor]):
+        """The same record with `function` applied to each of its tensors."""
+        return replace(self, **{f.name: function(getattr(self, f.name)) for f in fields(self)})  # type: ignore[type-var]
+
+    def __getitem__(self, index):
+        """Index the leading dimensions of every tensor alike: `history[:, -1]` is the last scene."""
+        return self.map(lambda tensor: tensor[index])
+
+    def to(self, device: torch.device | str):
+        return self.map(lambda tensor: tensor.to(device))
+
+    def detach(self):
+        return self.map(lambda tensor: tensor.detach())
+
+    @classmethod
+    def stack(cls, records, dim: int = 0):
+        """Stack equal-shaped records along a new leading dimension."""
+        return cls(**{f.name: torch.stack([getattr(r, f.name) for r in records], dim) for f in fields(cls)})  # type: ignore[arg-type]
+
+    @classmethod
+    def cat(cls, records, dim: int = 0):
+        """Concatenate records along an existing leading dimension."""
+        return cls(**{f.name: torch.cat([getattr(r, f.name) for r in records], dim) for f in fields(cls)})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class TrafficState(_TensorRecord):
+    """Vehicles as oriented boxes. Leading dimensions are `(batch, agent)`, or `(batch, time, agent)` for a history.
+
+    Agent 0 is the ego wherever a scene has one. `heading_rad` is counter-clockwise from +x; `position_m` is the
+    centre of the box. What stands where `valid` is False is padding: finite, but meaningless.
+    """
+
+    position_m: Tensor  # (..., agent, 2) float
+    heading_rad: Tensor  # (..., agent) float
+    speed_mps: Tensor  # (..., agent) float, along the heading
+    length_m: Tensor  # (..., agent) float
+    width_m: Tensor  # (..., agent) float
+    valid: Tensor  # (..., agent) bool
+
+    @property
+    def direction(self) -> Tensor:
+        """Unit vector of the heading, `(..., agent, 2)`."""
+        return torch.stack([self.heading_rad.cos(), self.heading_rad.sin()], -1)
+
+    @property
+    def velocity_mps(self) -> Tensor:
+        """Velocity vector, `(..., agent, 2)`."""
+        return self.direction * self.speed_mps[..., None]
+
+    def corners_m(self) -> Tensor:
+        """Corners of each box, counter-clockwise from the front left: `(..., agent, 4, 2)`."""
+        forward = self.direction * (self.length_m / 2)[..., None]
+        left = torch.stack([-self.direction[..., 1], self.direction[..., 0]], -1) * (self.width_m / 2)[..., None]
+        offsets = torch.stack([forward + left, left - forward, -forward - left, forward - left], -2)
+        return self.position_m[..., None, :] + offsets
+
+
+@dataclass(frozen=True)
+class Controls(_TensorRecord):
+    """What a driver does for one step, `(batch,)` each; steering is the front wheel's angle, left positive."""
+
+    acceleration_mps2: Tensor
+    steering_rad: Tensor
+
+
+@dataclass(frozen=True)
+class Goal(_TensorRecord):
+    """What a driver is asked for: a speed, and a lane of the road (`-1`: any)."""
+
+    desired_speed_mps: Tensor  # (batch,) float
+    lane: Tensor  # (batch,) long
