@@ -54,7 +54,7 @@ class Road(_TensorRecord):
         """How far the centre of a vehicle is outside every lane, `(batch, agent)`; zero on the road. Differentiable."""
         there = self.project(position_m)
         outside = there.across_m.abs() - there.width_m / 2
-        beyond = torch.where(self._gather(self.open_end, there.lane), 0.0, -there.remaining_m)
+        beyond = torch.where(self.is_open_end(there.lane), 0.0, -there.remaining_m)
         before = torch.where(self._gather(self.open_start, there.lane), 0.0, -there.along_m)
         return torch.stack([outside, beyond, before]).amax(0).clamp_min(0.0)
 
@@ -66,6 +66,10 @@ class Road(_TensorRecord):
         """Speed limit in m/s of `lane (batch, agent)`."""
         return self._gather(self.speed_limit_mps, lane)
 
+    def is_open_end(self, lane: Tensor) -> Tensor:
+        """Whether traffic goes on beyond the last point of `lane (batch, agent)`."""
+        return self._gather(self.open_end, lane)
+
     @staticmethod
     def _gather(values: Tensor, lane: Tensor) -> Tensor:
         return values.gather(1, lane)
@@ -76,7 +80,7 @@ class Road(_TensorRecord):
         return index < (self.point_count - 1)[..., None]  # (batch, lane, segment)
 
     def _nearest(self, position_m: Tensor, lane: Tensor | None) -> tuple[Tensor, Tensor]:
-        batch, lanes, points, _ = self.centre_m.shape
+        _, lanes, points, _ = self.centre_m.shape
         segments = points - 1
         start = self.centre_m[:, :, :-1]
         delta = self.centre_m[:, :, 1:] - start
@@ -102,8 +106,7 @@ class Road(_TensorRecord):
         return best // segments, best % segments
 
     def _on_segment(self, position_m: Tensor, lane: Tensor, segment: Tensor) -> RoadPosition:
-        batch, lanes, points, _ = self.centre_m.shape
-        flat = lane * points + segment  # (batch, agent), into lane·point
+        flat = lane * self.centre_m.shape[2] + segment  # (batch, agent), into lane·point
         centre = self.centre_m.flatten(1, 2)
         start = centre.gather(1, flat[..., None].expand(*flat.shape, 2))
         end = centre.gather(1, (flat + 1)[..., None].expand(*flat.shape, 2))

@@ -1,0 +1,163 @@
+"""An episode on disk: one Parquet file, a row per state."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from envs.episode import Episode, EpisodeMetadata
+from worldmodel.driver import Imagination
+from worldmodel.errors import InputError
+from worldmodel.files import atomic_file
+from worldmodel.road import Road
+from worldmodel.traffic import Controls, TrafficState
+
+FORMAT_VERSION = 1
+_HEADER = b"drivecast.episode"  # key of our JSON in the Parquet schema's metadata
+_FUTURES_PER_M = 100  # imagined futures are kept to the centimetre: they are looked at, not computed with
+
+
+def write_episode(episode: Episode, path: Path) -> None:
+    """Write one Parquet file; see `Episode.write`."""
+    columns, terms = _columns(episode)
+    header = {
+        "version": FORMAT_VERSION,
+        "metadata": asdict(episode.metadata),
+        "agents": episode.states.speed_mps.shape[1],
+        "cost_terms": list(episode.costs),
+        "imagined_terms": terms,
+        "road": _road_to_json(episode.road),
+    }
+    table = pa.table(columns).replace_schema_metadata({_HEADER: json.dumps(header)})
+    with atomic_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", compression_level=9)
+
+
+def read_episode(path: Path) -> Episode:
+    """Read one Parquet file; see `Episode.read`."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected an episode kept by `drivecast evaluate`")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: not a whole Parquet file ({reason}); expected an episode") from error
+    text = (table.schema.metadata or {}).get(_HEADER)
+    if text is None:
+        raise InputError(f"{path}: Parquet, but not an episode; expected a file kept by `drivecast evaluate`")
+    try:
+        header = json.loads(text)
+        if header["version"] != FORMAT_VERSION:
+            raise InputError(f"{path}: episode format {header['version']}; this drivecast reads {FORMAT_VERSION}")
+        return _episode(table, header)
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: damaged episode ({type(error).__name__}: {error}); write it again") from error
+
+
+def is_other_table(path: Path) -> bool:
+    """Whether a file is whole Parquet that holds something else than an episode."""
+    try:
+        return _HEADER not in (pq.read_schema(path).metadata or {})
+    except (pa.ArrowException, OSError):
+        return False
+
+
+def _columns(episode: Episode) -> tuple[dict[str, pa.Array], list[str]]:
+    columns: dict[str, pa.Array] = {"step": pa.array(range(episode.steps + 1), pa.int32())}
+    columns["time_s"] = pa.array(np.arange(episode.steps + 1) * episode.metadata.dt_s, pa.float64())
+    x_m, y_m = episode.states.position_m.unbind(-1)
+    scenes = {"x_m": x_m, "y_m": y_m}
+    scenes |= {f.name: getattr(episode.states, f.name) for f in fields(TrafficState) if f.name != "position_m"}
+    for name, values in scenes.items():
+        columns[name] = _rows(values)
+    per_step = {f.name: getattr(episode.controls, f.name) for f in fields(Controls)}
+    for name, values in (per_step | {f"cost.{term}": values for term, values in episode.costs.items()}).items():
+        columns[name] = pa.array([*_float32(values).tolist(), None], pa.float32())  # nothing is done in the last state
+    terms = sorted({term for imagined in episode.imaginations.values() for term in imagined.cost})
+    empty: list[Any] = [None] * (episode.steps + 1)
+    shapes, plans, futures, costs = empty.copy(), empty.copy(), empty.copy(), empty.copy()
+    for step, imagined in episode.imaginations.items():
+        shapes[step] = list(imagined.futures_m.shape[1:4])
+        plans[step] = _float32(imagined.plan_m).ravel()
+        futures[step] = _pack_futures(_float32(imagined.futures_m[0]), _float32(episode.states.position_m[step]))
+        missing = torch.full((1, imagined.plan_m.shape[1]), torch.nan)
+        costs[step] = _float32(torch.cat([missing[0, :0], *(imagined.cost.get(t, missing)[0] for t in terms)]))
+    columns["futures_shape"] = pa.array(shapes, pa.list_(pa.int32()))
+    columns["plan_m"] = pa.array(plans, pa.list_(pa.float32()))
+    columns["futures_cm"] = pa.array(futures, pa.list_(pa.int32()))
+    columns["imagined_cost"] = pa.array(costs, pa.list_(pa.float32()))
+    return columns, terms
+
+
+def _float32(values: Tensor) -> np.ndarray:
+    return values.detach().to("cpu", torch.float32).numpy()
+
+
+def _rows(values: Tensor) -> pa.Array:
+    """A `(time, agent)` tensor as a column of lists."""
+    flat = values.detach().cpu().numpy().ravel() if values.dtype == torch.bool else _float32(values).ravel()
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), values.shape[1])
+
+
+def _pack_futures(futures_m: np.ndarray, now_m: np.ndarray) -> np.ndarray:
+    """`(sample, step, agent, 2)` as increments in cm, starting from the present: small numbers compress well."""
+    offset = np.nan_to_num(futures_m - now_m, posinf=0.0, neginf=0.0) * _FUTURES_PER_M
+    points = np.clip(np.rint(offset), -(2**30), 2**30).astype(np.int32)
+    return np.diff(points, axis=1, prepend=0).ravel()
+
+
+def _episode(table: pa.Table, header: dict[str, Any]) -> Episode:
+    rows, agents = table.num_rows, header["agents"]
+
+    def scene(name: str) -> Tensor:
+        values = table.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        return torch.from_numpy(values.copy()).reshape(rows, agents)
+
+    def step(name: str) -> Tensor:
+        return torch.from_numpy(table.column(name).to_numpy()[:-1].astype(np.float32))
+
+    position = torch.stack([scene("x_m"), scene("y_m")], -1)
+    others = {f.name: scene(f.name) for f in fields(TrafficState) if f.name != "position_m"}
+    imaginations = {}
+    names = ("futures_shape", "plan_m", "futures_cm", "imagined_cost")
+    for row, (shape, plan, packed, cost) in enumerate(zip(*(table.column(name) for name in names), strict=True)):
+        if not shape.is_valid:
+            continue
+        increments = packed.values.to_numpy().reshape(*shape.as_py(), 2)
+        futures = torch.from_numpy(increments.cumsum(1, dtype=np.int64) / _FUTURES_PER_M).float() + position[row]
+        terms = torch.from_numpy(cost.values.to_numpy().copy()).reshape(len(header["imagined_terms"]), 1, -1)
+        imaginations[row] = Imagination(
+            plan_m=torch.from_numpy(plan.values.to_numpy().copy()).reshape(1, -1, 2),
+            futures_m=futures[None],
+            cost={t: v for t, v in zip(header["imagined_terms"], terms, strict=True) if not v.isnan().all()},
+        )
+    return Episode(
+        states=TrafficState(position_m=position, **others),
+        controls=Controls(step("acceleration_mps2"), step("steering_rad")),
+        road=_road_from_json(header["road"]),
+        metadata=EpisodeMetadata(**header["metadata"]),
+        costs={term: step(f"cost.{term}") for term in header["cost_terms"]},
+        imaginations=imaginations,
+    )
+
+
+def _road_to_json(road: Road) -> dict[str, Any]:
+    return {f.name: getattr(road, f.name)[0].detach().cpu().tolist() for f in fields(Road)}
+
+
+def _road_from_json(values: dict[str, Any]) -> Road:
+    dtypes: dict[str, torch.dtype] = {"centre_m": torch.float32, "width_m": torch.float32}
+    dtypes |= {"speed_limit_mps": torch.float32, "open_start": torch.bool, "open_end": torch.bool}
+    return Road(
+        **{f.name: torch.tensor(values[f.name], dtype=dtypes.get(f.name, torch.long))[None] for f in fields(Road)}
+    )

@@ -1,0 +1,150 @@
+"""highway-env's traffic as closed-loop episodes in lockstep, driven with continuous controls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from envs.highway_road import road_of, through_lanes
+from envs.highway_simulator import HighwayScenario, clip_controls, make_simulator, read_state, road_users
+from envs.lockstep import LockstepStart, LockstepStep
+from worldmodel.errors import InputError
+from worldmodel.road import NO_LANE, Road
+from worldmodel.traffic import Controls, Goal, TrafficState
+
+ENDLESS = ("highway-v0", "highway-fast-v0")  # nothing to reach: who lasts the episode has completed it
+
+
+class HighwayTraffic:
+    """One of highway-env's environments per episode, stepped side by side in this process.
+
+    The state is complete (every vehicle, no observation in between) and in our frame; the spawn of a seed, the initial
+    speeds and the other cars are highway-env's own. Controls are held within what the bicycle allows (`clip_controls`).
+    An episode ends when the ego crashes (highway-env counts an overlap that it predicts for the next step, too; other
+    cars may crash among themselves), when its centre leaves the road, when it has done what the environment asks for
+    (highway-*: lasted `duration_s`; merge-*, exit-*: reached the end of the road section), or after `duration_s`.
+
+    highway-env's cars never change lane right in front of an ego with continuous controls: it has no target speed,
+    so their lane change model expects it to be braked beyond any limit.
+
+    Args:
+        environment: highway-env's name: `highway-v0`, `highway-fast-v0`, `merge-v1`, ...
+        vehicles: Number of cars beside the ego. None: 20 on highway-*, else highway-env's own.
+        lanes: Number of lanes. None: highway-env's own (highway-v0 4, highway-fast-v0 3).
+        density: Of the traffic at the start, highway-env's measure. None: its own, 1.
+        duration_s: Length of an episode, s.
+        dt_s: Time step, s.
+        desired_speed_mps: Speed the ego is asked for, m/s.
+
+    Raises:
+        InputError: A value is out of range, or the environment is not known.
+    """
+
+    def __init__(
+        self,
+        environment: str = "highway-v0",
+        vehicles: int | None = None,
+        lanes: int | None = None,
+        density: float | None = None,
+        duration_s: float = 30.0,
+        dt_s: float = 0.1,
+        desired_speed_mps: float = 30.0,
+    ) -> None:
+        if vehicles is None and environment in ENDLESS:
+            vehicles = 20
+        if not desired_speed_mps > 0:
+            raise InputError(f"desired_speed_mps: expected a speed above zero, got {desired_speed_mps}")
+        self.scenario = HighwayScenario(environment, vehicles, lanes, density, duration_s, dt_s)
+        self.desired_speed_mps = desired_speed_mps
+        self.name = environment
+        self.dt_s = dt_s
+        self._simulators: list[Any] = []
+        self._users: list[list[Any]] = []
+        self._state = np.zeros((0, 0, 6))
+        self._valid = np.zeros((0, 0), bool)
+        self._ended = np.zeros(0, bool)
+        self._steps = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process gets the same traffic, not the episodes that run here."""
+        scenario = self.scenario
+        given = (scenario.environment, scenario.vehicles, scenario.lanes, scenario.density)
+        return type(self), (*given, scenario.duration_s, self.dt_s, self.desired_speed_mps)
+
+    def reset(self, seeds: Sequence[int]) -> LockstepStart:
+        """Start one episode per seed of highway-env."""
+        while len(self._simulators) < len(seeds):
+            self._simulators.append(make_simulator(self.scenario))
+        roads, self._users = [], []
+        for simulator, seed in zip(self._simulators, seeds, strict=False):
+            simulator.reset(seed=int(seed))
+            self._users.append(road_users(simulator))
+            roads.append(road_of(through_lanes(simulator.road.network)))
+        agents = max(len(users) for users in self._users)
+        self._state = np.zeros((len(seeds), agents, 6))
+        self._state[..., 4:] = 1.0
+        self._valid = np.zeros((len(seeds), agents), bool)
+        for episode, users in enumerate(self._users):
+            self._state[episode, : len(users)] = read_state(users)
+            self._valid[episode, : len(users)] = True
+        self._ended = np.zeros(len(seeds), bool)
+        self._steps = 0
+        batch = len(seeds)
+        goal = Goal(
+            desired_speed_mps=torch.full((batch,), self.desired_speed_mps),
+            lane=torch.full((batch,), NO_LANE, dtype=torch.long),
+        )
+        task: tuple[dict[str, str | int | float], ...] = tuple({"seed": int(seed)} for seed in seeds)
+        return LockstepStart(self._traffic_state()[:, None], Road.batch(roads), goal, task)
+
+    def step(self, controls: Controls | None) -> LockstepStep:
+        """Advance every episode that is not over; `controls` in our frame, steering positive to the left."""
+        if controls is None:
+            raise InputError(f"driver 'human': {self.name} has no recorded ego; drive it with another driver")
+        acceleration, steering = clip_controls(
+            controls.acceleration_mps2.detach().cpu().double().numpy(),
+            controls.steering_rad.detach().cpu().double().numpy(),
+            self._state[:, 0, 3],
+            self.dt_s,
+        )
+        self._steps += 1
+        out_of_time = self._steps * self.dt_s >= self.scenario.duration_s - 1e-6
+        events = np.zeros((4, len(self._ended)), bool)  # collided, off_road, completed, timed_out
+        for episode in np.flatnonzero(~self._ended):
+            simulator, users = self._simulators[episode], self._users[episode]
+            simulator.step(np.array([acceleration[episode], -steering[episode]]))
+            self._state[episode, : len(users)] = read_state(users)
+            ego = simulator.vehicle
+            reached_end = not ego.crashed and self._reached_end(simulator)
+            completed = reached_end or (out_of_time and self.name in ENDLESS)
+            events[:, episode] = (ego.crashed, not ego.on_road, completed, out_of_time and not completed)
+        self._ended |= events.any(0)
+        dtype = torch.get_default_dtype()
+        return LockstepStep(
+            self._traffic_state(),
+            Controls(torch.as_tensor(acceleration, dtype=dtype), torch.as_tensor(steering, dtype=dtype)),
+            *(torch.from_numpy(event.copy()) for event in events),
+        )
+
+    def _reached_end(self, simulator: Any) -> bool:
+        if self.name in ENDLESS:
+            return False
+        if self.name.startswith("exit"):
+            return bool(simulator._is_success())
+        if self.name.startswith("roundabout"):
+            return bool(simulator.vehicle.lane_index[1].endswith("r"))  # an exit road: its outer node
+        return bool(simulator._is_terminated())
+
+    def _traffic_state(self) -> TrafficState:
+        state = torch.as_tensor(self._state, dtype=torch.get_default_dtype())
+        return TrafficState(
+            position_m=state[..., :2].clone(),
+            heading_rad=state[..., 2].clone(),
+            speed_mps=state[..., 3].clone(),
+            length_m=state[..., 4].clone(),
+            width_m=state[..., 5].clone(),
+            valid=torch.from_numpy(self._valid.copy()),
+        )

@@ -1,0 +1,1 @@
+"""Episodes to look at: one HTML page, or a video."""

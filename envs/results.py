@@ -1,0 +1,96 @@
+"""From episodes to figures: one object per driver and environment (see docs/evaluation.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from envs.metrics import SHORT_TTC_S
+from envs.statistics import mcnemar, mean_difference, wilson_interval
+
+CONTACT_KINDS = ("front", "side", "rear", "standing_other", "standing_ego")
+
+
+def summarise(table: pd.DataFrame, driver: str, environment: str) -> dict[str, Any]:
+    """The figures of one driver in one environment, from its table of episodes."""
+    count = len(table)
+    outcome = table["outcome"]
+    result: dict[str, Any] = {"driver": driver, "environment": environment, "episodes": count}
+    rates = {
+        "collision": outcome == "collision",
+        "at_fault_collision": (outcome == "collision") & table["at_fault"],
+        "off_road": outcome == "off_road",
+        "success": outcome == "completed",
+        "timed_out": outcome == "timed_out",
+        "short_ttc": table["min_ttc_s"] < SHORT_TTC_S,
+    }
+    for name, event in rates.items():
+        share = wilson_interval(int(event.sum()), count)
+        result |= {f"{name}_rate": share.value, f"{name}_low": share.low, f"{name}_high": share.high}
+    result["contacts"] = {kind: int((table["contact"] == kind).sum()) for kind in CONTACT_KINDS}
+    time_s = table["duration_s"].to_numpy()
+    result["mean_speed_mps"] = float(table["distance_m"].sum() / max(time_s.sum(), 1e-9))
+    result["distance_m"] = float(table["distance_m"].sum())
+    result["duration_s"] = float(time_s.sum())
+    result["min_ttc_s"] = _quantiles(table["min_ttc_s"])
+    result["short_ttc_time_share"] = float(np.average(table["short_ttc_share"], weights=time_s))
+    result["time_headway_s"] = _quantiles(table["time_headway_s"])
+    uncomfortable = [column for column in table.columns if column.startswith("uncomfortable_")]
+    result["uncomfortable_rate"] = float((table[uncomfortable] > 0).any(axis=1).mean())
+    result["uncomfortable_rates"] = {
+        column.removeprefix("uncomfortable_"): float((table[column] > 0).mean()) for column in uncomfortable
+    }
+    result["progress"] = _number(table["progress"].mean())
+    costs = {column.removeprefix("cost_"): column for column in table.columns if column.startswith("cost_")}
+    if costs:
+        result["cost"] = {name: float(np.average(table[column], weights=time_s)) for name, column in costs.items()}
+    if "imagined_cost" in table:
+        gap = mean_difference(table["imagined_cost"].to_numpy(), table["realised_cost"].to_numpy())
+        result["imagined_cost"] = float(table["imagined_cost"].mean())
+        result["realised_cost"] = float(table["realised_cost"].mean())
+        result["imagined_minus_realised"] = {"mean": gap.value, "low": _number(gap.low), "high": _number(gap.high)}
+    return result
+
+
+def compare(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
+    """Each driver against each other on the seeds both drove: `{driver: {other: figures}}`."""
+    found: dict[str, dict[str, Any]] = {driver: {} for driver in tables}
+    for driver, table in tables.items():
+        for other, others_table in tables.items():
+            if other == driver:
+                continue
+            pair = table.merge(others_table, on="seed", suffixes=("", "_other"))
+            collided, other_collided = (pair[f"outcome{end}"].to_numpy() == "collision" for end in ("", "_other"))
+            crashes = mcnemar(collided, other_collided)
+            success, other_success = (pair[f"outcome{end}"].to_numpy() == "completed" for end in ("", "_other"))
+            completions = mcnemar(success, other_success)
+            speed = mean_difference(pair["mean_speed_mps"].to_numpy(), pair["mean_speed_mps_other"].to_numpy())
+            found[driver][other] = {
+                "episodes": len(pair),
+                "collided_only_this": crashes.only_first,
+                "collided_only_other": crashes.only_second,
+                "collision_p_value": crashes.p_value,
+                "succeeded_only_this": completions.only_first,
+                "succeeded_only_other": completions.only_second,
+                "success_p_value": completions.p_value,
+                "speed_difference_mps": _number(speed.value),
+                "speed_difference_low_mps": _number(speed.low),
+                "speed_difference_high_mps": _number(speed.high),
+            }
+    return found
+
+
+def _quantiles(values: pd.Series) -> dict[str, float | None]:
+    """5th, 50th and 95th percentile over episodes; None stands for "none in sight" (infinite) and for no value."""
+    known = values.dropna().to_numpy()
+    if len(known) == 0:
+        return {"p05": None, "p50": None, "p95": None}
+    return {f"p{share:02d}": _number(np.quantile(known, share / 100, method="inverted_cdf")) for share in (5, 50, 95)}
+
+
+def _number(value: float) -> float | None:
+    """JSON has no infinity and no NaN."""
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,158 @@
+"""The trained policy as a Driver: it reacts at every step and, now and then, imagines which lane is worth it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from planner.energy import Energy, EnergyConfig
+from planner.lane_choice import LaneChoiceConfig
+from planner.policy import Policy, PolicyConfig
+from planner.rollout import imagine
+from planner.trajectory import Trajectory
+from planner.training import POLICY_KIND
+from worldmodel.checkpoint import config_from_dict, load_model
+from worldmodel.driver import Imagination
+from worldmodel.errors import InputError
+from worldmodel.loading import load_world_model
+from worldmodel.model import WorldModel
+from worldmodel.road import NO_LANE, Road
+from worldmodel.traffic import Controls, Goal, TrafficState
+
+
+class PolicyDriver:
+    """Drives by the policy; with a world model it also chooses lanes and shows what it imagines.
+
+    Where the goal names no lane, each decision imagines keeping the lane and moving to either neighbour, the policy
+    driving and the others answering by the world model, and takes the lane of least mean energy over futures drawn
+    from the prior: one energy for training and for choosing. The ego never chooses the others' latent.
+    """
+
+    history_steps = 20
+
+    def __init__(
+        self,
+        policy: Policy,
+        energy: Energy,
+        world_model: WorldModel | None,
+        lane_choice: LaneChoiceConfig,
+        name: str = "policy",
+        seed: int = 0,
+    ) -> None:
+        self.policy, self.energy, self.world_model = policy, energy, world_model
+        self.lane_choice, self.name, self.seed = lane_choice, name, seed
+        self._lane: Tensor | None = None
+        self._steps = 0
+
+    def reset(self, scene: TrafficState, road: Road, goal: Goal) -> None:
+        self._lane, self._steps = None, 0
+        self._noise = torch.Generator(scene.speed_mps.device).manual_seed(self.seed)
+
+    @torch.no_grad()
+    def act(self, history: TrafficState, road: Road, goal: Goal) -> Controls:
+        return self._control(history[:, -1], history[:, -min(2, history.valid.shape[1])], road, self._goal(history, road, goal))
+
+    def _goal(self, history: TrafficState, road: Road, goal: Goal) -> Goal:
+        if self.world_model is None or not self.lane_choice.enabled:
+            return goal
+        if self._steps % self.lane_choice.every_steps == 0:
+            self._lane = self._choose_lane(history, road, goal)
+        self._steps += 1
+        assert self._lane is not None
+        return replace(goal, lane=torch.where(goal.lane == NO_LANE, self._lane, goal.lane))
+
+    def _control(self, scene: TrafficState, before: TrafficState, road: Road, goal: Goal) -> Controls:
+        return self.policy(scene, before, road, goal)
+
+    def _choose_lane(self, history: TrafficState, road: Road, goal: Goal) -> Tensor:
+        config = self.lane_choice
+        history = nearest_agents(history, config.max_agents)
+        here = road.project(history.position_m[:, -1, :1]).lane
+        current = here if self._lane is None else self._lane[:, None]
+        # a lane is offered when it neighbours the one that the ego is on, or is that one
+        options = torch.cat([current, here, road.neighbour(here, "left"), road.neighbour(here, "right")], 1)
+        offered = options != NO_LANE
+        batch, count = options.shape
+        offered[:, 1] = options[:, 1] != options[:, 0]
+        offered[:, 2:] &= options[:, 2:] != options[:, :1]
+        chosen = torch.where(offered, options, current)
+        # only what is offered is imagined
+        episode, option = offered.nonzero(as_tuple=True)
+        episode, option = (index.repeat_interleave(config.samples) for index in (episode, option))
+        wanted = Goal(goal.desired_speed_mps[episode], chosen[episode, option])
+        trajectory = self._imagine(history[episode], road[episode], wanted, config.horizon_steps)
+        # every lane is judged alike: by its own centre line, not by the goal's
+        trajectory = replace(trajectory, goal=replace(wanted, lane=torch.full_like(wanted.lane, NO_LANE)))
+        energy = self.energy.total(self.energy.terms(trajectory)).view(-1, config.samples).mean(1)
+        table = energy.new_full((batch, count), torch.inf)
+        table[episode[:: config.samples], option[:: config.samples]] = energy
+        table[:, 1:] += config.margin
+        return chosen.gather(1, table.argmin(1, keepdim=True))[:, 0]
+
+    def _imagine(self, history: TrafficState, road: Road, goal: Goal, steps: int, sample: bool = True) -> Trajectory:
+        assert self.world_model is not None
+        memory = self.world_model.observe(history, road)
+
+        def control(step: int, scene: TrafficState, before: TrafficState) -> Controls:
+            return self._control(scene, before, road, goal)
+
+        before = history[:, -min(2, history.valid.shape[1])]
+        return imagine(self.world_model, memory, before, road, goal, control, steps, self._noise, sample)[0]
+
+    @torch.no_grad()
+    def imagine(self, history: TrafficState, road: Road, goal: Goal, samples: int = 6, steps: int = 30) -> Imagination:
+        """The plan under the likeliest future, `samples` futures of the others, and the energy it expects."""
+        if self.world_model is None:
+            raise InputError("the policy's world model is missing: nothing can be imagined; keep it beside the policy")
+        if self._lane is not None:
+            goal = replace(goal, lane=torch.where(goal.lane == NO_LANE, self._lane, goal.lane))
+        batch = history.valid.shape[0]
+        plan = self._imagine(history, road, goal, steps, sample=False)
+        many = torch.arange(batch, device=history.valid.device).repeat_interleave(samples)
+        futures = self._imagine(history[many], road[many], goal[many], steps).states.position_m
+        return Imagination(
+            plan_m=plan.states.position_m[:, :, 0],
+            futures_m=futures.view(batch, samples, steps, -1, 2),
+            cost=self.energy.terms(plan),
+        )
+
+
+def nearest_agents(history: TrafficState, count: int) -> TrafficState:
+    """The ego and the vehicles nearest to it at present, `count` in all, of `history (batch, time, agent)`."""
+    if history.valid.shape[2] <= count:
+        return history
+    now = history[:, -1]
+    distance = (now.position_m - now.position_m[:, :1]).norm(dim=-1).masked_fill(~now.valid, torch.inf)
+    distance[:, 0] = -1.0
+    order = distance.topk(count, largest=False).indices  # (batch, agent)
+
+    def pick(values: Tensor) -> Tensor:
+        index = order[:, None].expand(-1, values.shape[1], -1)
+        if values.dim() == 4:
+            return values.gather(2, index[..., None].expand(*index.shape, values.shape[-1]))
+        return values.gather(2, index)
+
+    return history.map(pick)
+
+
+def load_driver(path: Path | str, device: str = "cpu", name: str = "", lane_choice: bool | None = None) -> PolicyDriver:
+    """The driver in `path`: a policy file, or the folder that holds it, with its world model beside it.
+
+    `lane_choice` switches the choice of lanes on or off, whatever the policy was stored with.
+    """
+    loaded = load_model(path, POLICY_KIND)
+    policy = Policy(config_from_dict(PolicyConfig, loaded.config))
+    policy.load_state_dict(loaded.state)
+    policy = policy.to(device).eval().requires_grad_(False)
+    energy = Energy(config_from_dict(EnergyConfig, loaded.extra["energy"]))
+    choice = config_from_dict(LaneChoiceConfig, loaded.extra.get("lane_choice", {}))
+    if lane_choice is not None:
+        choice = replace(choice, enabled=lane_choice)
+    beside = loaded.path.with_name("world-model.safetensors")
+    world_model = load_world_model(beside, device) if beside.is_file() else None
+    if choice.enabled and world_model is None:
+        raise InputError(f"{beside}: the policy's world model is missing, and it chooses lanes with it; put it back")
+    return PolicyDriver(policy, energy, world_model, choice, name or f"policy:{path}")

@@ -1,0 +1,160 @@
+"""`drivecast demo`: traffic, world model, policy, closed loop, replay and report, one after the other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from scripts.evaluate import EvaluateConfig
+from scripts.forecast import ForecastConfig
+from scripts.mlflow_server import absolute_uri, tracking_uri
+from scripts.provenance import config_yaml
+from scripts.record import RecordConfig
+from scripts.replay import ReplayConfig
+from scripts.report import Report, write_report
+from scripts.runs import execute, recorded_run
+from scripts.tracking import Run, TrackingConfig
+from scripts.train_policy import TrainPolicyConfig
+from scripts.train_world_model import TrainWorldModelConfig
+from scripts.verbs import VERBS
+from worldmodel.errors import InputError
+from worldmodel.files import atomic_file
+
+HERE = Path("set by the demo")
+POLICY = "the demo's policy"
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Record simulated traffic, train a world model and a policy, evaluate, replay and report.
+
+    What is done already with the same settings is not done again; a training that was interrupted goes on. The paths
+    of the stages (their output, data and models) are set by the demo and lie in OUTPUT.
+
+    Args:
+        output: Folder for everything.
+        record: Traffic to learn from.
+        train_world_model: The world model.
+        forecast: Its forecasts, on recordings it did not see.
+        train_policy: The policy.
+        evaluate: The closed loop; the policy is added to its drivers.
+        tracking: Where the stages are recorded, each as a run.
+    """
+
+    output: Path = Path("runs/demo")
+    record: RecordConfig = field(default_factory=lambda: RecordConfig(HERE))
+    train_world_model: TrainWorldModelConfig = field(default_factory=lambda: TrainWorldModelConfig([HERE], HERE))
+    forecast: ForecastConfig = field(default_factory=lambda: ForecastConfig("", HERE, HERE))
+    train_policy: TrainPolicyConfig = field(default_factory=lambda: TrainPolicyConfig("", [HERE], HERE))
+    evaluate: EvaluateConfig = field(default_factory=lambda: EvaluateConfig(HERE, environment=["highway-v0"]))
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+@dataclass
+class Stages:
+    """Which stages are done, with which settings: OUTPUT/stages.json."""
+
+    folder: Path
+    run: Run
+    tracking: TrackingConfig
+    total: int
+    number: int = 0
+    chain: str = ""  # hash of all settings so far: a stage is as old as what it builds on
+
+    def do(self, verb: str, config: Any, folder: Path, product: Path) -> None:
+        """Run a stage whose files lie in `folder`, unless `product` stands and was made with these settings."""
+        self.number += 1
+        self.chain = hashlib.sha256((self.chain + config_yaml(config)).encode()).hexdigest()[:16]
+        title = f"[{self.number}/{self.total}] {verb}"
+        states = self._read()
+        before = states.get(verb, {})
+        if before == {"settings": self.chain, "done": True} and product.exists():
+            self.run.say(f"{title}: done already, {product}")
+            return
+        if before.get("settings") != self.chain and folder.exists():
+            if not before:
+                raise InputError(f"{folder}: this folder was not made by the demo; give another --output")
+            shutil.rmtree(folder)  # made with other settings
+        self._write({**states, verb: {"settings": self.chain, "done": False}})
+        self.run.say(f"{title}: {VERBS[verb].summary}")
+        started_s = time.monotonic()
+        execute(VERBS[verb], config, self.tracking)
+        self._write({**states, verb: {"settings": self.chain, "done": True}})
+        self.run.say(f"{title}: took {time.monotonic() - started_s:.0f} s")
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads((self.folder / "stages.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return {}
+
+    def _write(self, states: dict[str, Any]) -> None:
+        with atomic_file(self.folder / "stages.json") as temporary:
+            temporary.write_text(json.dumps(states, indent=1), encoding="utf-8")
+
+
+def run(config: DemoConfig, run: Run) -> None:
+    """Do what is not done yet; say where everything is."""
+    started_s = time.monotonic()
+    output = config.output
+    traffic, models, policies = output / "traffic", output / "world-model", output / "policy"
+    forecasts, evaluation, replays = output / "forecast", output / "evaluation", output / "replays"
+    model, policy = models / "world-model.safetensors", policies / "policy.safetensors"
+    stages = Stages(output, run, config.tracking, total=6)
+
+    stages.do("record", replace(config.record, output=traffic), traffic, traffic / "meta.json")
+    world_model = replace(config.train_world_model, data=[traffic], output=models)
+    stages.do("train-world-model", world_model, models, model)
+    forecast = replace(config.forecast, model=str(model), data=traffic, output=forecasts)
+    stages.do("forecast", forecast, forecasts, forecasts / "forecast.json")
+    training = replace(config.train_policy, world_model=str(model), data=[traffic], output=policies)
+    stages.do("train-policy", training, policies, policy)
+    drivers = [f"policy:{policy}", *(name for name in config.evaluate.driver if not name.startswith("policy:"))]
+    closed_loop = replace(config.evaluate, driver=drivers, output=evaluation)
+    stages.do("evaluate", closed_loop, evaluation, evaluation / "results.json")
+    episodes = evaluation / "episodes"
+    stages.do("replay", ReplayConfig(episodes, replays), replays, replays / "index.html")
+
+    report = Report(
+        output, evaluation / "results.json", forecasts / "forecast.json", _figures(output), replays / "index.html"
+    )
+    with recorded_run("demo", config, config.tracking, _console(run), True) as recorded:
+        path = write_report(report, {f"policy:{policy}": POLICY})
+        recorded.log_artifact(path)
+        recorded.log_metrics({"demo/seconds": time.monotonic() - started_s})
+    for line in _where(config, path, replays / "index.html", time.monotonic() - started_s):
+        run.say(line)
+
+
+def _console(run: Run) -> Any:
+    from scripts.console import Console
+
+    return getattr(run, "console", None) or Console()
+
+
+def _figures(output: Path) -> list[tuple[str, Path]]:
+    named = [
+        ("Collisions against speed", output / "evaluation" / "collisions.png"),
+        ("Recorded futures and sampled ones", output / "forecast" / "forecasts.png"),
+        ("Training of the world model", output / "world-model" / "training-curves.png"),
+        ("Training of the policy", output / "policy" / "training-curves.png"),
+    ]
+    return [(title, path) for title, path in named if path.exists()]
+
+
+def _where(config: DemoConfig, report: Path, replays: Path, seconds: float) -> list[str]:
+    uri = absolute_uri(tracking_uri(config.tracking.uri))
+    mlflow = Path(sys.executable).parent / "mlflow"
+    runs = f"{mlflow} ui --backend-store-uri {uri}" if uri.startswith("sqlite:") else uri
+    lines = [
+        f"done in {seconds / 60:.1f} min",
+        f"report:  {report.absolute()}",
+        f"replays: {replays.absolute()}",
+    ]
+    return [*lines, f"runs:    {runs}"] if config.tracking.enabled else lines

@@ -1,0 +1,319 @@
+"""`drivecast evaluate`: drivers in the closed loop, their collision rates and the episodes to look at."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from envs.closed_loop import ClosedLoopConfig
+from envs.drivers.idm import IDMConfig
+from envs.recorded_traffic import RecordedTrafficConfig
+from scripts.drivers import ENVIRONMENTS, RECORDED, HighwayConfig, TrafficSource, check_driver
+from scripts.tracking import Run
+from worldmodel.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EPISODES_PER_TASK = 8  # of a worker process
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Drive closed-loop episodes with each driver on the same seeds; report collisions, success, speed and comfort.
+
+    Args:
+        output: Folder for results.json, episodes.parquet and the kept episodes.
+        driver: Who drives: idm, constant-velocity, idle, human (recorded traffic only) or policy:PATH. Repeatable.
+        environment: Where: recorded, highway-v0, highway-fast-v0, merge-v1. Repeatable.
+        episodes: Number of episodes, on seeds SEED, SEED + 1, ...; 0: each vehicle of recorded traffic once.
+        seed: First seed.
+        data: Recording stores, for recorded traffic.
+        split: Part of the stores: train, val, test or all.
+        loop: How episodes are run and which are kept.
+        recorded: Recorded traffic.
+        highway: highway-env's traffic.
+        idm: The driver idm.
+        device: Where tensors are computed: cpu, cuda, ...
+        workers: Processes for highway-env; 0: one per core.
+    """
+
+    output: Path
+    driver: list[str] = field(default_factory=lambda: ["idm"])
+    environment: list[str] = field(default_factory=lambda: [RECORDED])
+    episodes: int = 100
+    seed: int = 0
+    data: list[Path] = field(default_factory=list)
+    split: str = "test"
+    loop: ClosedLoopConfig = field(default_factory=ClosedLoopConfig)
+    recorded: RecordedTrafficConfig = field(default_factory=RecordedTrafficConfig)
+    highway: HighwayConfig = field(default_factory=HighwayConfig)
+    idm: IDMConfig = field(default_factory=IDMConfig)
+    device: str = "cpu"
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.driver or not self.environment:
+            raise InputError("driver, environment: expected at least one of each")
+        for name in ("driver", "environment"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise InputError(f"{name}: expected each name once, got {values}")
+        for environment in self.environment:
+            if environment not in ENVIRONMENTS:
+                raise InputError(f"environment: expected one of {', '.join(ENVIRONMENTS)}; got '{environment}'")
+            if environment != RECORDED and self.episodes == 0:
+                raise InputError(f"episodes: expected at least 1 in {environment}, got 0")
+            for driver in self.driver:
+                check_driver(driver, environment)
+        for name in ("episodes", "seed", "workers"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name}: expected at least 0, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Some episodes of one driver in one environment, for this process or another."""
+
+    config: EvaluateConfig
+    source: TrafficSource
+    driver: str
+    seeds: tuple[int, ...]
+    first: int
+    folder: Path
+    config_hash: str
+
+
+def run(config: EvaluateConfig, run: Run) -> None:
+    """Evaluate each driver in each environment; results are saved after each."""
+    from envs.results import compare, summarise
+
+    config.output.mkdir(parents=True, exist_ok=True)
+    config_hash = _hash(config)
+    # the episodes of an earlier evaluation would mix with these
+    for earlier in (config.output / "episodes").glob("*.parquet"):
+        earlier.unlink()
+    results: list[dict[str, Any]] = []
+    tables: list[pd.DataFrame] = []
+    for environment in config.environment:
+        source = TrafficSource(
+            environment, tuple(config.data), config.split, config.recorded, config.highway, config.device
+        )
+        seeds = _seeds(config, source, run)
+        by_driver: dict[str, pd.DataFrame] = {}
+        for driver in config.driver:
+            table = _drive(config, source, driver, seeds, config_hash, run)
+            by_driver[driver] = table
+            results.append({**summarise(table, driver, environment), "seed": config.seed, "config_hash": config_hash})
+            against = compare(by_driver)
+            for result in results:
+                if result["environment"] == environment:
+                    result["against"] = against[result["driver"]]
+            tables.append(table.assign(environment=environment, driver=driver))
+            _save(config.output, results, tables)
+            run.log_metrics(_metrics(results[-1]))
+        _show(run, environment, [result for result in results if result["environment"] == environment])
+    run.log_figure(_figure(config.output, results))
+    for name in ("results.json", "episodes.parquet", "episodes"):
+        if (config.output / name).exists():
+            run.log_artifact(config.output / name)
+    kept = len(list((config.output / "episodes").glob("*.parquet")))
+    run.say(f"{config.output}: results.json, episodes.parquet and {kept} kept episodes for `drivecast replay`")
+
+
+def _seeds(config: EvaluateConfig, source: TrafficSource, run: Run) -> tuple[int, ...]:
+    count = config.episodes
+    if source.environment == RECORDED:
+        vehicles = source.open().count  # type: ignore[attr-defined]
+        if count > vehicles:
+            run.say(f"recorded traffic: {vehicles} vehicles can be driven, so {vehicles} episodes instead of {count}")
+        count = min(count or vehicles, vehicles)
+    return tuple(range(config.seed, config.seed + count))
+
+
+def _drive(
+    config: EvaluateConfig, source: TrafficSource, driver: str, seeds: tuple[int, ...], config_hash: str, run: Run
+) -> pd.DataFrame:
+    import pandas as pd
+
+    folder = config.output / "episodes"
+    everything = _Task(config, source, driver, seeds, 0, folder, config_hash)
+    tables = []
+    collisions = completed = 0
+    with run.progress(total=len(seeds), what=f"{source.environment}, {driver}") as progress:
+        if source.environment == RECORDED:
+            tables.append(run_task(everything, lambda n, c, s: progress.advance(n, collisions=c, completed=s)))
+        else:
+            for table in _in_processes(everything):
+                tables.append(table)
+                collisions += int((table["outcome"] == "collision").sum())
+                completed += int((table["outcome"] == "completed").sum())
+                progress.advance(len(table), collisions=collisions, completed=completed)
+    table = pd.concat(tables, ignore_index=True).sort_values("seed", ignore_index=True)
+    _trim(config, table, driver, source.environment, folder)
+    return table
+
+
+def run_task(task: _Task, on_progress=None) -> pd.DataFrame:
+    """Drive the episodes of a task, write those that are kept, return the table."""
+    from envs.closed_loop import run_episodes
+    from scripts.drivers import make_driver, realised_score
+
+    config = task.config
+    traffic = task.source.open()
+    policies = [name for name in config.driver if name.startswith("policy:")]
+    # all drivers are scored by the first policy's energy, so that their costs can be compared
+    score = realised_score(policies[0], config.device, traffic.dt_s) if policies else None
+    idm = replace(config.idm, dt_s=traffic.dt_s)
+    result = run_episodes(
+        traffic,
+        make_driver(task.driver, idm, config.device),
+        task.seeds,
+        config.loop,
+        score,
+        task.config_hash,
+        on_progress,
+        task.first,
+    )
+    for episode in result.episodes:
+        name = episode_file(task.driver, task.source.environment, episode.metadata.seed)
+        episode.write(task.folder / name)
+    return result.table
+
+
+def _in_processes(task: _Task) -> Iterator[pd.DataFrame]:
+    """The same as `run_task`, a few seeds at a time in processes, in the order in which they finish."""
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from multiprocessing import get_context
+
+    size = EPISODES_PER_TASK
+    parts = [
+        replace(task, seeds=task.seeds[start : start + size], first=start) for start in range(0, len(task.seeds), size)
+    ]
+    workers = min(task.config.workers or len(os.sched_getaffinity(0)), len(parts))
+    if workers <= 1:
+        yield from map(run_task, parts)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker) as pool:
+        try:
+            for future in as_completed([pool.submit(run_task, part) for part in parts]):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _start_worker() -> None:
+    """One thread per process, and an interrupt is the parent's to handle."""
+    import signal
+
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+def episode_file(driver: str, environment: str, seed: int) -> str:
+    """File name of a kept episode; a policy's path is shortened to the names that tell it apart."""
+    kind, _, path = driver.partition(":")
+    if path:
+        digest = hashlib.sha256(str(Path(path).absolute()).encode()).hexdigest()[:6]
+        kind = f"{kind}-{Path(path).stem or 'policy'}-{digest}"
+    return f"{environment}-{kind}-{seed:05d}.parquet"
+
+
+def _trim(config: EvaluateConfig, table: pd.DataFrame, driver: str, environment: str, folder: Path) -> None:
+    """Each process kept the first crashes it saw; leave the first ones of all."""
+    from envs.closed_loop import Keeper
+
+    keeper = Keeper(config.loop)
+    for number, (seed, outcome) in enumerate(zip(table["seed"], table["outcome"], strict=True)):
+        if not keeper.wants(number, outcome):
+            (folder / episode_file(driver, environment, seed)).unlink(missing_ok=True)
+
+
+def _save(output: Path, results: list[dict[str, Any]], tables: list[pd.DataFrame]) -> None:
+    import pandas as pd
+
+    from worldmodel.files import atomic_file
+
+    with atomic_file(output / "results.json") as temporary:
+        temporary.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    with atomic_file(output / "episodes.parquet") as temporary:
+        pd.concat(tables, ignore_index=True).to_parquet(temporary, index=False)
+
+
+def _metrics(result: dict[str, Any]) -> dict[str, float]:
+    prefix = f"{result['environment']}/{result['driver'].replace(':', '_')}"
+    return {f"{prefix}/{name}": value for name, value in result.items() if isinstance(value, float)}
+
+
+def _show(run: Run, environment: str, results: list[dict[str, Any]]) -> None:
+    def share(result: dict[str, Any], name: str) -> str:
+        low, high = result[f"{name}_low"], result[f"{name}_high"]
+        return f"{100 * result[f'{name}_rate']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+    columns = ["driver", "episodes", "collision %", "at fault %", "off road %", "success %", "speed m/s"]
+    columns += ["TTC < 0.95 s %", "headway s", "uncomfortable %"]
+    rows = [
+        [
+            result["driver"],
+            result["episodes"],
+            share(result, "collision"),
+            f"{100 * result['at_fault_collision_rate']:.1f}",
+            f"{100 * result['off_road_rate']:.1f}",
+            share(result, "success"),
+            round(result["mean_speed_mps"], 2),
+            f"{100 * result['short_ttc_rate']:.1f}",
+            "-" if result["time_headway_s"]["p50"] is None else f"{result['time_headway_s']['p50']:.1f}",
+            f"{100 * result['uncomfortable_rate']:.1f}",
+        ]
+        for result in results
+    ]
+    run.table(f"{environment}: closed loop, with 95 % intervals", columns, rows)
+    for result in results:
+        if "imagined_minus_realised" in result:
+            gap = result["imagined_minus_realised"]
+            run.say(
+                f"{result['driver']}: imagined cost {result['imagined_cost']:.3f} per step, "
+                f"realised {result['realised_cost']:.3f}; imagined minus realised {gap['mean']:+.3f}"
+            )
+
+
+def _figure(output: Path, results: list[dict[str, Any]]) -> Path:
+    """Collisions against speed: safety is cheap for who is slow, so the two are shown together."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    environments = list(dict.fromkeys(result["environment"] for result in results))
+    figure, all_axes = plt.subplots(1, len(environments), figsize=(4.6 * len(environments), 3.6), squeeze=False)
+    for axes, environment in zip(all_axes[0], environments, strict=True):
+        for number, result in enumerate(r for r in results if r["environment"] == environment):
+            rate, low, high = (100 * result[f"collision_{end}"] for end in ("rate", "low", "high"))
+            error = [[max(rate - low, 0.0)], [max(high - rate, 0.0)]]
+            label = episode_file(result["driver"], "", 0)[1:-14]
+            axes.errorbar(
+                result["mean_speed_mps"], rate, yerr=error, fmt="os^Dv*"[number % 6], color=f"C{number}", label=label
+            )
+        axes.set(title=environment, xlabel="mean speed, m/s", ylabel="collisions, % (95 %)")
+        axes.set_ylim(bottom=-1.0)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    figure.tight_layout()
+    path = output / "collisions.png"
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return path
+
+
+def _hash(config: EvaluateConfig) -> str:
+    from scripts.provenance import config_yaml
+
+    return hashlib.sha256(config_yaml(replace(config, output=Path("."), workers=0)).encode()).hexdigest()[:12]

@@ -1,0 +1,190 @@
+"""Entries of a run's journal, delivered to MLflow. Delivering an entry twice leaves it there once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from scripts.journal import Entry, metric_entries
+
+DEFAULT_DATABASE = "mlflow.db"
+DEFAULT_ARTIFACTS = "mlartifacts"
+METRICS_PER_REQUEST = 1000  # MLflow's limit
+PARAMS_PER_REQUEST = 100  # MLflow's limit
+PARAM_CHARACTERS = 6000  # MLflow's limit; the whole value stands in the artifact config.yaml
+# A request that hangs must not hold up the end of a run for minutes (MLflow's own: 120 s, 7 retries).
+ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_DISABLE_AGENT_HINT": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+# Trying again does not help: the server got the request, and it is wrong.
+REJECTIONS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "PERMISSION_DENIED"}
+
+
+class Rejected(Exception):  # noqa: N818 (an answer, not a failure of ours)
+    """The server, or the file to send, makes this entry undeliverable for good."""
+
+
+class Unreachable(Exception):  # noqa: N818
+    """The server does not answer; the entry can be delivered later."""
+
+
+def tracking_uri(configured: str = "") -> str:
+    """The configured server, else the environment's, else the database of the working directory."""
+    return configured or os.environ.get("MLFLOW_TRACKING_URI", "") or f"sqlite:///{DEFAULT_DATABASE}"
+
+
+def absolute_uri(uri: str) -> str:
+    """The same server, for whoever reads the journal in another working directory."""
+    prefix = "sqlite:///"
+    if uri.startswith(prefix) and not uri.startswith(prefix + "/"):
+        return prefix + str(Path(uri[len(prefix) :]).absolute())
+    return uri
+
+
+class MlflowServer:
+    """One run at one server. Methods raise `Unreachable` or `Rejected`, with one line."""
+
+    def __init__(self, uri: str, run_id: str | None = None) -> None:
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        for name in ("mlflow", "alembic", "urllib3"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        import mlflow  # slow, and not needed where tracking is off
+
+        self.uri = uri
+        self.run_id = run_id
+        self._mlflow = mlflow
+        self._client: Any = None
+
+    def knows_run(self) -> bool:
+        """Whether the server has the run (a new database has not)."""
+        try:
+            self._call("get_run", self._id)
+        except Rejected:
+            return False
+        return True
+
+    def begin(self, begin: Entry) -> str:
+        """Create the run with its parameters, tags and configuration; returns its id."""
+        if self.run_id is None:
+            experiment = self._experiment(begin["experiment"], begin["tracking_uri"])
+            run = self._call("create_run", experiment, begin["start_ms"], begin["tags"], begin["name"])
+            self.run_id = str(run.info.run_id)
+        self.params(begin["params"])
+        if begin.get("config"):
+            self._call("log_text", self.run_id, begin["config"], "config.yaml")
+        return self.run_id
+
+    def deliver(self, entries: Sequence[Entry]) -> None:
+        """Send entries of one kind: any number of metrics, or one of another kind."""
+        if "metrics" in entries[0]:
+            self._metrics([metric for entry in entries for metric in metric_entries(entry)])
+            return
+        for entry in entries:
+            if "params" in entry:
+                self.params(entry["params"])
+            elif "artifact" in entry:
+                self._artifact(Path(entry["artifact"]), entry["folder"])
+            elif "model" in entry:
+                self._model(Path(entry["model"]), entry["name"])
+            elif "end" in entry:
+                self._call("set_terminated", self._id, entry["end"], entry["end_ms"])
+
+    def model_versions(self, name: str) -> list[int]:
+        """Versions of a registered model."""
+        return [int(version.version) for version in self._versions(name)]
+
+    def model_file(self, name: str, version: int) -> Path:
+        """The model's local file: where it lies, or downloaded."""
+        source = self._call("get_model_version_download_uri", name, str(version))
+        download = self._mlflow.artifacts.download_artifacts
+        return Path(self._guarded(download, artifact_uri=source, tracking_uri=self.uri, registry_uri=self.uri))
+
+    def params(self, params: dict[str, str]) -> None:
+        entity = self._mlflow.entities.Param
+        entities = [entity(_name(key), value[:PARAM_CHARACTERS]) for key, value in params.items()]
+        for start in range(0, len(entities), PARAMS_PER_REQUEST):
+            self._call("log_batch", self._id, params=entities[start : start + PARAMS_PER_REQUEST])
+
+    @property
+    def _id(self) -> str:
+        if self.run_id is None:
+            raise RuntimeError("the run has not begun")
+        return self.run_id
+
+    def _metrics(self, metrics: list[tuple[str, float, int, int]]) -> None:
+        entity = self._mlflow.entities.Metric
+        entities = [entity(_name(name), value, time_ms, step) for name, value, time_ms, step in metrics]
+        for start in range(0, len(entities), METRICS_PER_REQUEST):
+            self._call("log_batch", self._id, metrics=entities[start : start + METRICS_PER_REQUEST])
+
+    def _artifact(self, path: Path, folder: str | None) -> None:
+        if not path.exists():
+            raise Rejected(f"{path}: it was removed before it could be stored with the run")
+        if path.is_dir():
+            self._call("log_artifacts", self._id, str(path), "/".join(filter(None, [folder, path.name])))
+        else:
+            self._call("log_artifact", self._id, str(path), folder)
+
+    def _model(self, path: Path, name: str) -> None:
+        if any(version.run_id == self._id for version in self._versions(name)):
+            return
+        self._artifact(path, "model")
+        try:
+            self._call("create_registered_model", name)
+        except Rejected:
+            self._call("get_registered_model", name)  # it exists already, or the name is refused
+        self._call("create_model_version", name, f"runs:/{self._id}/model/{path.name}", self._id)
+
+    def _versions(self, name: str) -> list[Any]:
+        return list(self._call("search_model_versions", f"name='{name}'"))
+
+    def _experiment(self, name: str, uri: str) -> str:
+        found = self._call("get_experiment_by_name", name)
+        if found is not None:
+            return str(found.experiment_id)
+        # A database has no artifact store of its own: keep the files beside it, not scattered over working directories.
+        database = uri.removeprefix("sqlite:///")
+        location = (Path(database).parent / DEFAULT_ARTIFACTS / name).as_uri() if database != uri else None
+        try:
+            return str(self._call("create_experiment", name, location))
+        except Rejected:
+            return str(self._call("get_experiment_by_name", name).experiment_id)  # another process was faster
+
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        def call() -> Any:
+            if self._client is None:
+                self._client = self._mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+            return getattr(self._client, method)(*args, **kwargs)
+
+        return self._guarded(call)
+
+    def _guarded(self, function: Callable[..., Any], **kwargs: Any) -> Any:
+        from mlflow.exceptions import MlflowException
+        from requests.exceptions import RequestException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            return function(**kwargs)
+        except MlflowException as error:
+            if error.error_code in REJECTIONS:
+                raise Rejected(_first_line(error)) from error
+            raise Unreachable(_first_line(error)) from error
+        except (RequestException, SQLAlchemyError, OSError) as error:
+            raise Unreachable(_first_line(error)) from error
+
+
+def _name(name: str) -> str:
+    return re.sub(r"[^\w\-. :/]", "_", name)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,71 @@
+"""A verb's run from its beginning to its end, whatever the end is."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from scripts.console import Console
+from scripts.journal import Entry
+from scripts.provenance import code_tags, config_yaml, data_tags, flat_params, store_fingerprint
+from scripts.tracking import FAILED, FINISHED, KILLED, ConsoleRun, Run, TrackingConfig
+from scripts.verbs import Verb
+
+
+def execute(verb: Verb, config: Any, tracking: TrackingConfig, console: Console | None = None) -> None:
+    """Run a verb with its config, recorded as `tracking` says."""
+    module, _ = verb.load()
+    console = console or Console()
+    if verb.tracked:
+        with recorded_run(verb.name, config, tracking, console, verb.output_is_folder) as run:
+            module.run(config, run)
+    else:
+        module.run(config, ConsoleRun(console))
+
+
+@contextmanager
+def recorded_run(
+    verb: str, config: object, tracking: TrackingConfig, console: Console, output_is_folder: bool
+) -> Iterator[Run]:
+    """Yield the run of `verb`; it ends FINISHED, KILLED (by the keyboard or a signal) or FAILED (by an exception).
+
+    Where training is spread over processes (torchrun sets RANK), only the first one records.
+    """
+    from scripts.mlflow_server import MlflowServer, absolute_uri, tracking_uri
+    from scripts.tracking_mlflow import JournalRun, MlflowRun
+
+    output = getattr(config, "output", None)
+    folder = Path(output) if output_is_folder and output is not None else None
+    uri = absolute_uri(tracking_uri(tracking.uri))
+    if os.environ.get("RANK", "0") != "0":
+        run = JournalRun(console, None)
+    elif tracking.enabled:
+        run = MlflowRun(console, folder, MlflowServer(uri))
+    else:
+        run = JournalRun(console, folder)
+    begin: Entry = {
+        "experiment": tracking.experiment,
+        "name": tracking.name or (f"{verb} {Path(output).name}" if output is not None else verb),
+        "tracking_uri": uri,
+        "params": flat_params(config),
+        "tags": {"verb": verb, **code_tags(), **data_tags(config)},
+        "config": config_yaml(config),
+        "start_ms": time.time_ns() // 1_000_000,
+    }
+    run.begin(begin)
+    status = FAILED
+    try:
+        yield run
+        fingerprint = store_fingerprint(folder) if folder is not None else None
+        if fingerprint:
+            run.log_params({"output_fingerprint": fingerprint})
+        status = FINISHED
+    except KeyboardInterrupt:
+        status = KILLED
+        raise
+    finally:
+        run.finish(status)

@@ -1,0 +1,88 @@
+"""Send to the tracking server what it missed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.journal import Entry, Journal, read_journal
+from scripts.mlflow_server import MlflowServer, Rejected, Unreachable, absolute_uri, tracking_uri
+from scripts.tracking import Run
+from worldmodel.errors import InputError
+
+
+@dataclass(frozen=True)
+class SyncMetricsConfig:
+    """Send the metrics and artifacts that a tracking server missed while it did not answer.
+
+    Args:
+        folder: Output folder of the run, which holds metrics.jsonl.
+        uri: MLflow's tracking server or database. Empty: `MLFLOW_TRACKING_URI`, else the one that the run began with.
+        all: Send runs again that the server should have in full. Nothing is recorded twice.
+    """
+
+    folder: Path
+    uri: str = ""
+    all: bool = False
+
+
+def run(config: SyncMetricsConfig, run: Run) -> None:
+    """Deliver every run of the journal that did not end with everything sent."""
+    for name, entries in read_journal(config.folder).items():
+        ends = [entry for entry in entries if "end" in entry]
+        if ends and ends[-1].get("sent") and not config.all:
+            run.say(f"{_title(entries)}: recorded already")
+            continue
+        begins = [entry["begin"] for entry in entries if "begin" in entry]
+        if not begins:
+            raise InputError(f"{config.folder}: run {name} has no beginning in metrics.jsonl; the file was changed")
+        begin = {**begins[0]}
+        begin["tracking_uri"] = absolute_uri(tracking_uri(config.uri)) if config.uri else _uri(begin)
+        _send(name, begin, entries, config, run)
+
+
+def _send(name: str, begin: Entry, entries: list[Entry], config: SyncMetricsConfig, run: Run) -> None:
+    uri = begin["tracking_uri"]
+    ids = [entry["mlflow_run_id"] for entry in entries if "mlflow_run_id" in entry]
+    server = MlflowServer(uri, ids[-1] if ids else None)
+    journal = Journal(config.folder if config.folder.is_dir() else config.folder.parent, name)
+    metrics = [entry for entry in entries if "metrics" in entry]
+    others = [entry for entry in entries if "metrics" not in entry]
+    try:
+        if server.run_id is not None and not server.knows_run():
+            server.run_id = None  # another server, or a new database
+        known = server.run_id
+        run_id = server.begin(begin)
+        if run_id != known:
+            journal.append({"mlflow_run_id": run_id})
+        with run.progress(total=len(metrics) + len(others), what="entries") as progress:
+            for start in range(0, len(metrics), 500):
+                batch = metrics[start : start + 500]
+                server.deliver(batch)
+                progress.advance(len(batch))
+            for entry in others:
+                try:
+                    server.deliver([entry])
+                except Rejected as error:
+                    run.say(f"not recorded: {error}")
+                progress.advance()
+    except Rejected as error:
+        raise InputError(f"{uri}: refused the run: {error}") from error
+    except Unreachable as error:
+        raise InputError(f"{uri}: no answer ({error}); nothing is lost, try again later") from error
+    ends = [entry for entry in entries if "end" in entry]
+    if ends:
+        journal.append({"end": ends[-1]["end"], "end_ms": ends[-1]["end_ms"], "sent": True})
+    count = sum(len(entry["metrics"]) for entry in metrics)
+    run.say(f"{_title(entries)}: {count} metrics recorded at {uri} as run {run_id}")
+
+
+def _uri(begin: Entry) -> str:
+    import os
+
+    configured = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return absolute_uri(configured) if configured else str(begin["tracking_uri"])
+
+
+def _title(entries: list[Entry]) -> str:
+    return next((str(entry["begin"]["name"]) for entry in entries if "begin" in entry), str(entries[0]["run"]))

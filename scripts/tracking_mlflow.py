@@ -1,0 +1,164 @@
+"""A run that is recorded with MLflow, and goes on when the tracking server does not."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+from scripts.console import Console
+from scripts.journal import Entry, Journal
+from scripts.mlflow_server import MlflowServer, Rejected, Unreachable
+from scripts.tracking import ConsoleRun, existing, numbers
+
+SECONDS_BETWEEN_DELIVERIES = 2.0
+METRICS_BEFORE_DELIVERY = 500
+SECONDS_BETWEEN_TRIES = (5.0, 10.0, 20.0, 40.0, 60.0)  # while the server does not answer
+SECONDS_TO_DELIVER_AT_END = 120.0
+
+
+class JournalRun(ConsoleRun):
+    """A run whose metrics go to OUTPUT/metrics.jsonl, at once."""
+
+    def __init__(self, console: Console, folder: Path | None) -> None:
+        super().__init__(console)
+        self.journal = Journal(folder, uuid.uuid4().hex[:12])
+
+    def begin(self, begin: Entry) -> None:
+        self._record({"begin": begin})
+
+    def finish(self, status: str) -> None:
+        self.journal.append({"end": status, "end_ms": _now_ms(), "sent": True})
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        self._record({"params": {key: str(value) for key, value in params.items()}})
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        values = {key: value if math.isfinite(value) else str(value) for key, value in numbers(metrics).items()}
+        self._record({"step": step, "time_ms": _now_ms(), "metrics": values})
+
+    def log_artifact(self, path: Path | str, folder: str | None = None) -> None:
+        self._record({"artifact": str(existing(path)), "folder": folder})
+
+    def register_model(self, path: Path | str, name: str) -> None:
+        self._record({"model": str(existing(path)), "name": name})
+
+    def _record(self, entry: Entry) -> None:
+        self.journal.append(entry)
+
+
+class MlflowRun(JournalRun):
+    """A run that a thread delivers to MLflow. No method but `finish` ever waits for the server."""
+
+    def __init__(self, console: Console, folder: Path | None, server: MlflowServer) -> None:
+        super().__init__(console, folder)
+        self.server = server
+        self._pending: list[Entry] = []
+        self._metrics_pending = 0
+        self._failures = 0
+        self._changed = threading.Condition()
+        self._ending_at_s: float | None = None
+        self._thread = threading.Thread(target=self._deliver_all, name="tracking", daemon=True)
+        self._thread.start()
+
+    def _record(self, entry: Entry) -> None:
+        with self._changed:  # the order of the journal is the order of delivery
+            self.journal.append(entry)
+            self._pending.append(entry)
+            self._metrics_pending += len(entry.get("metrics", ()))
+            if self._metrics_pending >= METRICS_BEFORE_DELIVERY or "begin" in entry:
+                self._changed.notify()
+
+    def finish(self, status: str) -> None:
+        """Deliver what is left; where the server does not answer, say where it is kept."""
+        end: Entry = {"end": status, "end_ms": _now_ms()}
+        with self._changed:
+            self._pending.append(end)
+            self._ending_at_s = time.monotonic() + SECONDS_TO_DELIVER_AT_END
+            self._changed.notify()
+        self._thread.join(SECONDS_TO_DELIVER_AT_END + 30)
+        with self._changed:
+            unsent = len(self._pending)
+            self.journal.append({**end, "sent": unsent == 0})
+        if unsent:
+            self.say(self._where_the_rest_is())
+
+    def _where_the_rest_is(self) -> str:
+        path = self.journal.path
+        if path is None or not path.exists():
+            return f"tracking: {self.server.uri} does not answer; this run is not recorded there"
+        return (
+            f"tracking: {self.server.uri} does not answer; everything is kept in {path}; "
+            f"send it later with: drivecast sync-metrics {path.parent}"
+        )
+
+    def _deliver_all(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(self._due, timeout=self._patience_s())
+                ending = self._ending_at_s is not None
+                batch = self._next_batch()
+            try:
+                while batch:
+                    self._deliver(batch)
+                    with self._changed:
+                        del self._pending[: len(batch)]
+                        self._metrics_pending -= sum(len(entry.get("metrics", ())) for entry in batch)
+                        batch = self._next_batch()
+                        if self._ending_at_s is not None and time.monotonic() > self._ending_at_s:
+                            return
+                if ending:
+                    return
+            except Unreachable as error:
+                self._note_failure(error)
+                if ending:
+                    return
+
+    def _due(self) -> bool:
+        if self._ending_at_s is not None:
+            return True
+        if self._failures:
+            return False  # metrics keep coming; try again after a while only
+        return self._metrics_pending >= METRICS_BEFORE_DELIVERY or any("begin" in entry for entry in self._pending[:1])
+
+    def _patience_s(self) -> float:
+        if self._failures:
+            return SECONDS_BETWEEN_TRIES[min(self._failures, len(SECONDS_BETWEEN_TRIES)) - 1]
+        return SECONDS_BETWEEN_DELIVERIES
+
+    def _next_batch(self) -> list[Entry]:
+        """Leading entries that go in one request: a stretch of metrics, or one of another kind."""
+        count = 0
+        while count < len(self._pending) and "metrics" in self._pending[count]:
+            count += 1
+        return self._pending[: max(count, 1)]
+
+    def _deliver(self, batch: list[Entry]) -> None:
+        if "begin" in batch[0]:
+            try:
+                run_id = self.server.begin(batch[0]["begin"])
+            except Rejected as error:  # without a run there is nothing to add to: a deleted experiment, no permission
+                raise Unreachable(str(error)) from error
+            with self._changed:
+                self.journal.append({"mlflow_run_id": run_id})
+        else:
+            try:
+                self.server.deliver(batch)
+            except Rejected as error:
+                self.say(f"tracking: not recorded: {error}")
+        if self._failures:
+            self._failures = 0
+            self.say(f"tracking: {self.server.uri} answers again")
+
+    def _note_failure(self, error: Unreachable) -> None:
+        self._failures += 1
+        if self._failures == 1:
+            kept = f"metrics are kept in {self.journal.path}" if self.journal.path else "metrics are kept until then"
+            self.say(f"tracking: {self.server.uri} does not answer ({error}); going on, {kept}")
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

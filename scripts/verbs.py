@@ -1,0 +1,58 @@
+"""The verbs of the command. Their modules are imported only when they are used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb: `scripts/<module>.py` with a config dataclass and `run(config, run)`."""
+
+    name: str
+    summary: str
+    positional: tuple[str, ...] = ()  # fields that may be given without their option
+    short: tuple[tuple[str, str], ...] = ()  # such as ("-o", "output")
+    output_is_folder: bool = True  # where metrics.jsonl goes
+    tracked: bool = True  # as a run of MLflow
+    preset: str | None = None  # of configs/, where no --config is given
+
+    @property
+    def module_name(self) -> str:
+        return "scripts." + self.name.replace("-", "_")
+
+    def load(self) -> tuple[ModuleType, type[Any]]:
+        """The verb's module and its config dataclass."""
+        module = import_module(self.module_name)
+        title = "".join(word.capitalize() for word in self.name.split("-"))
+        return module, getattr(module, f"{title}Config")
+
+
+VERBS = {
+    verb.name: verb
+    for verb in (
+        Verb("ingest", "Read recorded traffic (tidy tables, NGSIM files) into a store."),
+        Verb("record", "Drive highway-env and write the traffic into a store."),
+        Verb("train-world-model", "Learn how traffic moves from the recordings of stores."),
+        Verb("forecast", "Measure a world model's forecasts against constant velocity."),
+        Verb("train-policy", "Train a driver by backpropagating a cost through imagined futures."),
+        Verb("evaluate", "Drive closed-loop episodes and report collision rates."),
+        Verb(
+            "replay",
+            "Turn an episode into a page or a film.",
+            positional=("episode",),
+            short=(("-o", "output"),),
+            output_is_folder=False,
+        ),
+        Verb("demo", "All of it on simulated traffic, with a report.", preset="demo", tracked=False),
+        Verb(
+            "sync-metrics",
+            "Send a tracking server what it missed while it did not answer.",
+            positional=("folder",),
+            tracked=False,
+        ),
+    )
+}

@@ -1,0 +1,187 @@
+"""The closed loop: what is measured, what is kept, and what drivers are shown."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from recorded_scenes import Track, straight_scene
+
+from envs.closed_loop import ClosedLoopConfig, run_episodes
+from envs.drivers import ConstantVelocityDriver, HumanDriver, IdleDriver, IDMDriver
+from envs.episode import Episode
+from envs.recorded_traffic import RecordedTraffic
+from envs.results import compare, summarise
+from worldmodel.driver import Imagination
+from worldmodel.errors import InputError
+from worldmodel.traffic import Controls
+
+PLATOON = [Track(x_m=20 + 30 * i, speed_mps=20 - 4 * i, last=100) for i in range(3)]  # closing in on each other
+SPREAD = [Track(x_m=20 + 60 * i, speed_mps=10, lane=i % 2, last=80 + i) for i in range(6)]
+
+
+def traffic(tracks=SPREAD, frames: int = 200) -> RecordedTraffic:
+    return RecordedTraffic({"made": straight_scene(tracks, frames)})
+
+
+class Watching(IdleDriver):
+    """Notes what it is shown."""
+
+    history_steps = 4
+
+    def __init__(self) -> None:
+        self.seen = []
+
+    def act(self, history, road, goal):
+        self.seen.append(history)
+        return super().act(history, road, goal)
+
+
+class Dreaming(IdleDriver):
+    """Imagines the same cost for every step to come."""
+
+    history_steps = 2
+    cost = 3.0
+
+    def imagine(self, history, road, goal):
+        batch, _, agents = history.valid.shape
+        plan = history.position_m[:, -1:, 0].expand(batch, 5, 2)
+        cost = {"effort": torch.full((batch, 5), self.cost), "unknown": torch.full((batch, 5), 100.0)}
+        return Imagination(plan, torch.zeros(batch, 2, 5, agents, 2), cost)
+
+
+def effort(states, controls, road, goal):
+    """Two for each step."""
+    assert states.valid.shape[1] == controls.steering_rad.shape[1] + 1
+    return {"effort": torch.full_like(controls.steering_rad, 2.0)}
+
+
+def test_table_has_one_row_per_seed_in_order():
+    world = traffic()
+    result = run_episodes(world, HumanDriver(), range(world.count), ClosedLoopConfig(batch=4, keep="none"))
+    assert result.table["seed"].tolist() == list(range(6))
+    assert (result.table["outcome"] == "completed").all()
+    assert result.table["mean_speed_mps"].to_numpy() == pytest.approx(10)
+    assert result.table["distance_m"].to_numpy() == pytest.approx(result.table["duration_s"].to_numpy() * 10, rel=1e-5)
+    assert not result.episodes
+
+
+def test_batch_size_changes_nothing():
+    world = traffic(PLATOON)
+    tables = [run_episodes(world, IDMDriver(), range(3), ClosedLoopConfig(batch=size)).table for size in (1, 3)]
+    for column in tables[0].columns:
+        one, three = (table[column].to_numpy() for table in tables)
+        if one.dtype.kind == "f":
+            np.testing.assert_allclose(one, three, rtol=1e-5)
+        else:
+            assert (one == three).all()
+
+
+def test_drivers_see_the_recorded_past_first_and_then_their_own():
+    driver = Watching()
+    run_episodes(traffic(SPREAD[:1]), driver, [0])
+    lengths = [history.valid.shape[1] for history in driver.seen]
+    assert set(lengths) == {4}
+    first, later = driver.seen[0], driver.seen[5]
+    assert first.position_m[0, :, 0, 0].tolist() == pytest.approx([27, 28, 29, 30])
+    assert later.position_m[0, :, 0, 0].tolist() == pytest.approx([32, 33, 34, 35])
+
+
+def test_rear_end_by_the_ego_is_its_fault_and_being_hit_is_not():
+    world = traffic(PLATOON)
+    crash = run_episodes(world, ConstantVelocityDriver(), range(3)).table.set_index("vehicle_id")
+    assert crash.loc[1, ["outcome", "contact", "at_fault"]].tolist() == ["collision", "front", True]
+    assert crash.loc[3, ["outcome", "contact", "at_fault"]].tolist() == ["collision", "rear", False]
+    assert crash.loc[1, "min_ttc_s"] < 0.1
+    assert crash.loc[1, "short_ttc_share"] == pytest.approx(10 / 54, abs=0.05)
+
+
+def test_headway_is_front_to_front_over_speed():
+    tracks = [Track(x_m=20, speed_mps=10, last=90), Track(x_m=50, speed_mps=10, length_m=9.0)]
+    table = run_episodes(traffic(tracks), HumanDriver(), range(2)).table.set_index("vehicle_id")
+    assert table.loc[1, "time_headway_s"] == pytest.approx((30 + 2) / 10)
+    assert np.isnan(table.loc[2, "time_headway_s"])
+
+
+def test_harsh_braking_is_uncomfortable_and_cruising_is_not():
+    class Braking(IdleDriver):
+        def act(self, history, road, goal):
+            nothing = torch.zeros_like(history.speed_mps[:, -1, 0])
+            return Controls(nothing - 6.0, nothing)
+
+    world = traffic(SPREAD[:1])
+    calm = summarise(run_episodes(world, IdleDriver(), [0]).table, "idle", "made")
+    harsh = summarise(run_episodes(world, Braking(), [0]).table, "braking", "made")
+    assert calm["uncomfortable_rate"] == 0.0
+    assert harsh["uncomfortable_rates"]["longitudinal_acceleration"] == 1.0
+    assert harsh["uncomfortable_rates"]["lateral_acceleration"] == 0.0
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("none", 0), ("sample", 2), ("crashes", 2), ("all", 3)])
+def test_kept_episodes(keep, kept):
+    config = ClosedLoopConfig(keep=keep, keep_at_most=2 if keep == "crashes" else 1)
+    result = run_episodes(traffic(PLATOON), IdleDriver(), range(3), config, config_hash="abc")
+    assert len(result.episodes) == kept
+    if keep == "crashes":
+        assert {episode.metadata.outcome for episode in result.episodes} == {"collision"}
+
+
+def test_kept_episode_begins_at_the_start_and_ends_with_the_event(tmp_path):
+    result = run_episodes(traffic(PLATOON), IdleDriver(), range(3), ClosedLoopConfig(keep="all"), config_hash="abc")
+    for episode, (_, row) in zip(result.episodes, result.table.iterrows(), strict=True):
+        assert episode.duration_s == pytest.approx(row["duration_s"])
+        assert episode.metadata.vehicle_id == row["vehicle_id"]
+        assert (episode.metadata.collided_with is not None) == (row["outcome"] == "collision")
+        episode.write(tmp_path / "episode.parquet")
+        assert Episode.read(tmp_path / "episode.parquet").metadata == episode.metadata
+
+
+def test_imagined_cost_is_compared_with_what_came_about_term_by_term():
+    config = ClosedLoopConfig(keep="all", imagine_every_s=1.0)
+    result = run_episodes(traffic(), Dreaming(), range(6), config, score=effort)
+    assert result.table["cost_effort"].to_numpy() == pytest.approx(2.0)
+    assert result.table["imagined_cost"].to_numpy() == pytest.approx(3.0)  # the term "unknown" never comes about
+    assert result.table["realised_cost"].to_numpy() == pytest.approx(2.0)
+    summary = summarise(result.table, "dreaming", "made")
+    assert summary["imagined_minus_realised"]["mean"] == pytest.approx(1.0)
+    episode = result.episodes[0]
+    assert sorted(episode.imaginations) == list(range(0, episode.steps, 10))
+    assert episode.costs["effort"].shape == (episode.steps,)
+
+
+def test_controls_that_are_not_finite_stop_the_evaluation_in_one_line():
+    class Broken(IdleDriver):
+        name = "broken"
+
+        def act(self, history, road, goal):
+            return Controls(torch.full_like(history.speed_mps[:, -1, 0], torch.nan), history.speed_mps[:, -1, 0])
+
+    with pytest.raises(InputError, match="driver 'broken': its controls are not finite at step 0"):
+        run_episodes(traffic(), Broken(), [0])
+
+
+def test_summary_is_json_and_pairs_are_by_seed():
+    world = traffic(PLATOON)
+    tables = {
+        driver.name: run_episodes(world, driver, range(3)).table for driver in (HumanDriver(), ConstantVelocityDriver())
+    }
+    summary = summarise(tables["constant-velocity"], "constant-velocity", "made")
+    json.dumps(summary, allow_nan=False)
+    assert summary["collision_rate"] == pytest.approx((tables["constant-velocity"]["outcome"] == "collision").mean())
+    assert summary["collision_low"] < summary["collision_rate"] < summary["collision_high"] or (
+        summary["collision_rate"] == 1.0
+    )
+    assert summary["mean_speed_mps"] == pytest.approx(summary["distance_m"] / summary["duration_s"])
+    shuffled = {name: table.sample(frac=1.0, random_state=1) for name, table in tables.items()}
+    assert compare(shuffled) == compare(tables)
+    pair = compare(tables)["constant-velocity"]["human"]
+    assert pair["speed_difference_mps"] == pytest.approx(
+        (tables["constant-velocity"]["mean_speed_mps"] - tables["human"]["mean_speed_mps"]).mean()
+    )
+
+
+def test_unknown_keep_is_refused():
+    with pytest.raises(InputError, match="keep: expected one of"):
+        ClosedLoopConfig(keep="some")

@@ -1,0 +1,6 @@
+"""Makes `traffic_files` importable without making the tests a package."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))

@@ -1,0 +1,60 @@
+"""The latent of the forecaster: posterior, prior, latent dropout and the information it may carry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DiagonalNormal:
+    """Independent normal variables; `log_variance` is clamped before anything is sampled from it."""
+
+    mean: Tensor  # (..., latent)
+    log_variance: Tensor  # (..., latent)
+
+    @classmethod
+    def of_parameters(cls, parameters: Tensor) -> DiagonalNormal:
+        """Split `(..., 2 latent)` network outputs; the log-variance is bounded smoothly to (-8, 2)."""
+        mean, raw = parameters.chunk(2, -1)
+        return cls(mean, -3.0 + 5.0 * torch.tanh(raw / 5.0 + 0.6931471805599453))
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype, device=self.mean.device)
+        return self.mean + (self.log_variance / 2).exp() * noise
+
+
+def kl_divergence(posterior: DiagonalNormal, prior: DiagonalNormal) -> Tensor:
+    """KL(posterior || prior) per dimension, in nats: `(..., latent)`. Kingma & Welling 2014, appendix B."""
+    difference = (posterior.mean - prior.mean).square() / prior.log_variance.exp()
+    ratio = posterior.log_variance - prior.log_variance
+    return 0.5 * (ratio.exp() + difference - 1.0 - ratio)
+
+
+def with_free_bits(kl_nats: Tensor, weight: Tensor, free_nats: float) -> Tensor:
+    """Sum over dimensions of max(mean KL, free nats), the mean taken over samples of `kl_nats (..., latent)`.
+
+    `weight (...)` is 1 for samples that count. Below the floor a dimension costs nothing, so that it is not
+    switched off before the decoder has learned to use it. Kingma et al. 2016 (IAF), section on free bits.
+    """
+    weights = weight[..., None].to(kl_nats)
+    mean = (kl_nats * weights).flatten(0, -2).sum(0) / weights.sum().clamp_min(1.0)
+    return mean.clamp_min(free_nats).sum()
+
+
+def drop_latent(
+    latent: Tensor, prior: DiagonalNormal, probability: float, variant: str, generator: torch.Generator | None
+) -> Tensor:
+    """Latent dropout: with `probability`, one sample's latent does not come from the posterior.
+
+    It is drawn per sample (here: per vehicle and step), never once for the batch, and replaced by zero (`zero`) or by
+    a draw from the prior (`prior`). Henaff, Canziani, LeCun 2019 (arXiv 1901.02705), section 3.2.
+    """
+    if probability <= 0.0:
+        return latent
+    shape = (*latent.shape[:-1], 1)
+    dropped = torch.rand(shape, generator=generator, device=latent.device) < probability
+    replacement = torch.zeros_like(latent) if variant == "zero" else prior.sample(generator)
+    return torch.where(dropped, replacement, latent)

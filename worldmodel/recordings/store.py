@@ -1,0 +1,354 @@
+"""The window store: memory-mapped recordings, cut into windows of history and future by vectorised gathers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from worldmodel.errors import InputError
+from worldmodel.recordings.lane import Lane, read_lanes, road_of
+from worldmodel.recordings.split import SPLITS
+from worldmodel.recordings.store_writer import COLUMN_TYPES, SCHEMA_VERSION
+from worldmodel.road import Road
+from worldmodel.traffic import TrafficState, _TensorRecord
+
+
+@dataclass(frozen=True)
+class Window:
+    """Scenes with what came before and after. B windows of N agents, H steps of history and F of future.
+
+    Where a vehicle's track has not begun yet or has ended, `valid` is False and its values are held at the nearest
+    recorded moment.
+    """
+
+    history: TrafficState  # (B, H, N), the present last
+    future: TrafficState  # (B, F, N)
+    road: Road  # (B, lane, point)
+    row: Tensor  # (B, N) long: row number of each agent at the present; -1: padding
+    frame: Tensor  # (B,) long: global frame number of the present
+    recording: Tensor  # (B,) long: index into `WindowStore.recordings`
+
+    @property
+    def present(self) -> TrafficState:
+        """The scene now, `(B, N)`."""
+        return self.history[:, -1]
+
+    def to(self, device: torch.device | str) -> Window:
+        return Window(
+            self.history.to(device),
+            self.future.to(device),
+            self.road.to(device),
+            self.row.to(device),
+            self.frame.to(device),
+            self.recording.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class RecordedScene:
+    """All of one recording as dense arrays of T frames and A agents; an agent is one continuous vehicle track."""
+
+    states: TrafficState  # (T, A); outside its track a vehicle is invalid and held
+    acceleration_mps2: Tensor  # (T, A) as recorded
+    vehicle_id: Tensor  # (A,) long
+    first_step: Tensor  # (A,) long: frame of the recording in which the track begins
+    last_step: Tensor  # (A,) long: and in which it ends
+    road: Road  # (1, lane, point)
+    dt_s: float
+
+
+@dataclass(frozen=True)
+class _Rows(_TensorRecord):
+    state: Tensor
+    row_of_slot: Tensor
+    slot: Tensor
+    frame: Tensor
+    vehicle_id: Tensor
+    lane_id: Tensor
+    steps_before: Tensor
+    steps_after: Tensor
+    frame_row: Tensor
+    frame_recording: Tensor
+    recording_frame: Tensor
+    recording_time_s: Tensor
+
+
+class WindowStore:
+    """A recording store opened for training. Nothing is read until it is asked for: columns are memory-mapped.
+
+    Rows are numbered by (recording, frame, vehicle). Beside them stand the same rows by (recording, vehicle, frame),
+    the slots: there a vehicle's track is one piece, so the row k steps later is `slot + k`, held at the track's ends.
+
+    Attributes:
+        recordings: names, in the order of their numbers.
+        splits: names of the recordings in "train", "val" and "test".
+        dt_s: seconds between frames.
+        fingerprint: SHA-256 of the data, the lanes and the splits.
+        meta: content of `meta.json`.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        meta: dict[str, Any],
+        splits: dict[str, list[str]],
+        lanes: dict[str, list[Lane]],
+        rows: _Rows,
+    ) -> None:
+        self.directory = Path(directory)
+        self.meta = meta
+        self.recordings: list[str] = list(meta["recordings"])
+        self.splits = splits
+        self.dt_s: float = float(meta["dt_s"])
+        self.fingerprint: str = str(meta["fingerprint"])
+        self.lanes = lanes
+        self._rows = rows
+
+    def __reduce__(self):
+        return WindowStore.open, (self.directory,)
+
+    @staticmethod
+    def open(directory: Path) -> WindowStore:
+        """Open the store in `directory`.
+
+        Raises:
+            InputError: when it is missing, from another version, or a file is corrupt.
+        """
+        directory = Path(directory)
+        if not (directory / "meta.json").is_file():
+            raise InputError(
+                f"{directory}: not a recording store (no meta.json); "
+                "make one with `drivecast ingest` or `drivecast record`"
+            )
+        meta = _read_json(directory / "meta.json")
+        if not isinstance(meta, dict) or meta.get("schema") != SCHEMA_VERSION:
+            found = meta.get("schema") if isinstance(meta, dict) else type(meta).__name__
+            raise InputError(
+                f"{directory / 'meta.json'}: expected schema {SCHEMA_VERSION}, got {found}; ingest the recordings again"
+            )
+        counts = meta["counts"]
+        lengths = {"frame_row": counts["frames"] + 1, "frame_recording": counts["frames"]}
+        lengths |= {"recording_frame": len(meta["recordings"]) + 1, "recording_time_s": len(meta["recordings"])}
+        columns = {
+            name: _map(directory / "windows" / f"{name}.npy", dtype, (lengths.get(name, counts["rows"]), *tail))
+            for name, (dtype, tail) in COLUMN_TYPES.items()
+        }
+        splits = _read_json(directory / "splits.json")
+        lanes = read_lanes(directory / "lanes.json")
+        without = [name for name in meta["recordings"] if name not in lanes]
+        if without:
+            raise InputError(f"{directory / 'lanes.json'}: has no lane of recording '{without[0]}'; ingest again")
+        return WindowStore(directory, meta, splits, lanes, _Rows(**columns))
+
+    def __repr__(self) -> str:
+        counts = self.meta["counts"]
+        return f"WindowStore({str(self.directory)!r}, {len(self.recordings)} recordings, {counts['rows']} rows)"
+
+    @cached_property
+    def _roads(self) -> Road:
+        """Roads of all recordings, padded once: `(recording, lane, point)`."""
+        known: dict[str, Road] = {}
+        roads = []
+        for name in self.recordings:
+            # simulated recordings share a few roads: build each of them once
+            key = json.dumps([lane.as_json("") for lane in self.lanes[name]])
+            if key not in known:
+                known[key] = road_of(self.lanes[name])
+            roads.append(known[key])
+        return Road.batch(roads)
+
+    def road(self, recording: Tensor) -> Road:
+        """Roads of recordings by their numbers `(B,)`: leading dimension B."""
+        return self._roads[recording]
+
+    def _recordings_of(self, split: str) -> list[int]:
+        if split == "all":
+            return list(range(len(self.recordings)))
+        if split not in SPLITS:
+            raise InputError(f"split: expected one of {[*SPLITS, 'all']}, got '{split}'")
+        names = set(self.splits.get(split, []))
+        return [number for number, name in enumerate(self.recordings) if name in names]
+
+    def _in_split(self, split: str) -> Tensor:
+        mask = torch.zeros(len(self.recordings), dtype=torch.bool)
+        mask[self._recordings_of(split)] = True
+        return mask
+
+    def frames(self, split: str, history_steps: int, future_steps: int) -> Tensor:
+        """Global numbers of the frames of `split` ("train", "val", "test" or "all") that can be the present.
+
+        Their recording has `history_steps - 1` frames before and `future_steps` after; a vehicle is in sight.
+        """
+        rows = self._rows
+        number = torch.arange(len(rows.frame_recording))
+        since = number - rows.recording_frame[rows.frame_recording]
+        until = rows.recording_frame[rows.frame_recording + 1] - 1 - number
+        seen = rows.frame_row[1:] > rows.frame_row[:-1]
+        wanted = self._in_split(split)[rows.frame_recording]
+        return torch.nonzero(wanted & seen & (since >= history_steps - 1) & (until >= future_steps)).squeeze(1)
+
+    def rows(self, split: str, history_steps: int, future_steps: int) -> Tensor:
+        """Row numbers of vehicles of `split` whose own track has `history_steps` up to now and `future_steps` after."""
+        rows = self._rows
+        wanted = self._in_split(split)[rows.frame_recording[rows.frame]]
+        enough = (rows.steps_before >= history_steps - 1) & (rows.steps_after >= future_steps)
+        return torch.nonzero(wanted & enough).squeeze(1)
+
+    def frame_of(self, row: Tensor) -> Tensor:
+        """Global frame number of each row."""
+        return self._rows.frame[row]
+
+    def time_s(self, frame: Tensor) -> Tensor:
+        """Time of global frames in their recording's own clock, s (float64)."""
+        recording = self._rows.frame_recording[frame]
+        return self._rows.recording_time_s[recording] + (frame - self._rows.recording_frame[recording]) * self.dt_s
+
+    def vehicle_id(self, row: Tensor) -> Tensor:
+        return self._rows.vehicle_id[row]
+
+    def window(
+        self, frames: Tensor, history_steps: int, future_steps: int, max_agents: int, ego_rows: Tensor | None = None
+    ) -> Window:
+        """Windows around `frames (B,)`.
+
+        The agents are the vehicles in sight at the present, the nearest first: to the ego, who is agent 0, or without
+        `ego_rows (B,)` to the middle of the scene. At most `max_agents` of them; N is what the fullest scene needs.
+
+        Raises:
+            ValueError: when an ego's row is not in its frame.
+        """
+        rows = self._rows
+        frames = frames.long()
+        first, count = rows.frame_row[frames], rows.frame_row[frames + 1] - rows.frame_row[frames]
+        index = torch.arange(max(int(count.max()), 1))
+        there = index < count[:, None]  # (B, M)
+        candidate = torch.where(there, first[:, None] + index, first[:, None].clamp_max(len(rows.slot) - 1))
+        position = rows.state[rows.slot[candidate]][..., :2]  # (B, M, 2)
+        if ego_rows is None:
+            weight = there[..., None].to(position)
+            centre = (position * weight).sum(1) / weight.sum(1).clamp_min(1.0)
+        else:
+            outside = (ego_rows < first) | (ego_rows >= first + count)
+            if outside.any():
+                at = int(outside.nonzero()[0])
+                raise ValueError(f"ego_rows[{at}]: row {int(ego_rows[at])} is not in frame {int(frames[at])}")
+            centre = rows.state[rows.slot[ego_rows]][..., :2]
+        distance = (position - centre[:, None]).square().sum(-1).masked_fill(~there, torch.inf)
+        if ego_rows is not None:
+            distance = distance.masked_fill(candidate.eq(ego_rows[:, None]) & there, -1.0)
+        agents = min(len(index), max_agents)
+        order = distance.argsort(dim=1, stable=True)[:, :agents]
+        row, there = candidate.gather(1, order), there.gather(1, order)  # (B, N)
+        # padding repeats agent 0: finite, and of a possible size
+        row_of_state = torch.where(there, row, row[:, :1])
+
+        step = torch.arange(-history_steps + 1, future_steps + 1)[None, :, None]  # (1, H + F, 1)
+        before, after = rows.steps_before[row_of_state][:, None], rows.steps_after[row_of_state][:, None]
+        slot = rows.slot[row_of_state][:, None] + torch.minimum(torch.maximum(step, -before), after)
+        state = rows.state[slot]  # (B, H + F, N, 7)
+        traffic = TrafficState(
+            position_m=state[..., :2],
+            heading_rad=state[..., 2],
+            speed_mps=state[..., 3],
+            length_m=state[..., 5],
+            width_m=state[..., 6],
+            valid=there[:, None] & (step >= -before) & (step <= after),
+        )
+        recording = rows.frame_recording[frames]
+        return Window(
+            history=traffic[:, :history_steps],
+            future=traffic[:, history_steps:],
+            road=self.road(recording),
+            row=torch.where(there, row, -1),
+            frame=frames,
+            recording=recording,
+        )
+
+    def tracks(self, split: str = "all") -> pd.DataFrame:
+        """Every continuous vehicle track of `split`: recording, vehicle_id, first and last row and global frame."""
+        rows = self._rows
+        begin = torch.nonzero(
+            (rows.steps_before == 0) & self._in_split(split)[rows.frame_recording[rows.frame]]
+        ).squeeze(1)
+        last = rows.row_of_slot[rows.slot[begin] + rows.steps_after[begin]]
+        recording = rows.frame_recording[rows.frame[begin]].numpy()
+        return pd.DataFrame(
+            {
+                "recording": np.array(self.recordings, dtype=object)[recording],
+                "vehicle_id": rows.vehicle_id[begin].numpy(),
+                "first_row": begin.numpy(),
+                "last_row": last.numpy(),
+                "first_frame": rows.frame[begin].numpy(),
+                "last_frame": rows.frame[last].numpy(),
+            }
+        )
+
+    def scene_states(self, recording: str) -> RecordedScene:
+        """One recording as dense arrays `(time, agent)`, one agent per continuous track, by first appearance."""
+        if recording not in self.recordings:
+            raise InputError(f"{self.directory}: no recording '{recording}'; it holds {self.recordings[:5]}")
+        rows, number = self._rows, self.recordings.index(recording)
+        start, end = int(rows.recording_frame[number]), int(rows.recording_frame[number + 1])
+        first, last = int(rows.frame_row[start]), int(rows.frame_row[end])
+        begin = first + torch.nonzero(rows.steps_before[first:last] == 0).squeeze(1)  # (A,)
+        after = rows.steps_after[begin]
+        step = torch.arange(end - start)[:, None] - (rows.frame[begin] - start)  # (T, A)
+        state = rows.state[rows.slot[begin] + torch.minimum(step.clamp_min(0), after)]
+        return RecordedScene(
+            states=TrafficState(
+                position_m=state[..., :2],
+                heading_rad=state[..., 2],
+                speed_mps=state[..., 3],
+                length_m=state[..., 5],
+                width_m=state[..., 6],
+                valid=(step >= 0) & (step <= after),
+            ),
+            acceleration_mps2=state[..., 4],
+            vehicle_id=rows.vehicle_id[begin],
+            first_step=rows.frame[begin] - start,
+            last_step=rows.frame[begin] - start + after,
+            road=self.road(torch.tensor([number])),
+            dt_s=self.dt_s,
+        )
+
+    def scene_samples(self, recording: str, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """Positions `(n, 2)` and speeds `(n,)` of one recording, thinned evenly to about `most` rows: for pictures."""
+        rows, number = self._rows, self.recordings.index(recording)
+        first = int(rows.frame_row[rows.recording_frame[number]])
+        last = int(rows.frame_row[rows.recording_frame[number + 1]])
+        state = rows.state[first : last : max(1, (last - first) // most)]
+        return state[:, :2].numpy(), state[:, 3].numpy()
+
+    def drives(self) -> pd.DataFrame | None:
+        """The egos of simulated recordings and their controls, or None for recordings of real traffic."""
+        path = self.directory / "drives.parquet"
+        return pd.read_parquet(path) if path.is_file() else None
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); ingest or record again") from None
+
+
+def _map(path: Path, dtype: type, shape: tuple[int, ...]) -> Tensor:
+    try:
+        # copy-on-write: torch needs a writable buffer, and the file is never written
+        array = np.load(path, mmap_mode="c", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); ingest or record again") from None
+    if array.dtype != np.dtype(dtype) or array.shape != shape:
+        raise InputError(
+            f"{path}: expected {np.dtype(dtype)} of shape {shape}, got {array.dtype} of shape {array.shape}; "
+            "ingest or record again"
+        )
+    return torch.from_numpy(array)
