@@ -40,10 +40,10 @@ class ClosedLoopConfig:
         most_steps: Stop episodes that no event ends after this many steps.
     """
 
-    batch: int = 64
+    batch: int = 32
     keep: str = "sample"
     keep_at_most: int = 5
-    imagine_every_s: float = 0.5
+    imagine_every_s: float = 1.0
     compare_every_s: float = 3.0
     most_steps: int = 20_000
 

@@ -12,8 +12,8 @@ from planner.energy import Energy, EnergyConfig
 from planner.lane_choice import LaneChoiceConfig
 from planner.policy import Policy, PolicyConfig
 from planner.rollout import imagine
-from planner.trajectory import Trajectory
 from planner.training import POLICY_KIND
+from planner.trajectory import Trajectory
 from worldmodel.checkpoint import config_from_dict, load_model
 from worldmodel.driver import Imagination
 from worldmodel.errors import InputError
@@ -53,7 +53,9 @@ class PolicyDriver:
 
     @torch.no_grad()
     def act(self, history: TrafficState, road: Road, goal: Goal) -> Controls:
-        return self._control(history[:, -1], history[:, -min(2, history.valid.shape[1])], road, self._goal(history, road, goal))
+        return self._control(
+            history[:, -1], history[:, -min(2, history.valid.shape[1])], road, self._goal(history, road, goal)
+        )
 
     def _goal(self, history: TrafficState, road: Road, goal: Goal) -> Goal:
         if self.world_model is None or not self.lane_choice.enabled:

@@ -66,6 +66,7 @@ class Energy:
     def terms(self, trajectory: Trajectory) -> dict[str, Tensor]:
         """Weighted cost of each term with a positive weight, unreduced: `(batch, time)`."""
         weights = self.config.weights
+        uncertainty = trajectory.uncertainty
         terms = {
             "proximity": lambda: costs.proximity(trajectory, self.config.proximity),
             "lane": lambda: costs.lane(trajectory),
@@ -73,8 +74,8 @@ class Energy:
             "speed": lambda: costs.speed(trajectory),
             "comfort": lambda: costs.comfort(trajectory),
         }
-        if trajectory.uncertainty is not None:
-            terms["uncertainty"] = lambda: trajectory.uncertainty
+        if uncertainty is not None:
+            terms["uncertainty"] = lambda: uncertainty
         return {name: getattr(weights, name) * term() for name, term in terms.items() if getattr(weights, name) > 0.0}
 
     def total(self, terms: Mapping[str, Tensor]) -> Tensor:

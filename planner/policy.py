@@ -12,7 +12,7 @@ from worldmodel.road import NO_LANE, Road
 from worldmodel.traffic import Controls, Goal, TrafficState
 
 OWN_FEATURES = 15
-TURN_AT_LEAST_MPS = 4.0  # below it the lateral acceleration no longer bounds the steering
+TURN_AT_LEAST_MPS = 5.0  # below it the lateral acceleration no longer bounds the steering
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Policy(nn.Module):
         nn.init.zeros_(last.bias)
 
     def forward(self, scene: TrafficState, before: TrafficState, road: Road, goal: Goal) -> Controls:
-        """Controls `(batch,)` in `scene (batch, agent)`; `before` is the scene one step ago (or the same at a start)."""
+        """Controls `(batch,)` in `scene (batch, agent)`; `before` is one step ago (the same at a start)."""
         config = self.config
         raw = self.net(self._features(scene, before, road, goal))
         forward, sideways = raw.tanh().unbind(-1)

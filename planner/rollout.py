@@ -30,9 +30,10 @@ def drive_ego(scene: TrafficState, controls: Controls, dt_s: float) -> TrafficSt
         controls.steering_rad,
         dt_s,
     )
-    position, heading, speed = (torch.cat([new[:, None], old[:, 1:]], 1) for new, old in zip(
-        moved, (scene.position_m, scene.heading_rad, scene.speed_mps), strict=True
-    ))
+    position, heading, speed = (
+        torch.cat([new[:, None], old[:, 1:]], 1)
+        for new, old in zip(moved, (scene.position_m, scene.heading_rad, scene.speed_mps), strict=True)
+    )
     return replace(scene, position_m=position, heading_rad=heading, speed_mps=speed)
 
 

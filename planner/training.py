@@ -50,17 +50,17 @@ class PolicyTrainingConfig:
         lane_choice: How the trained policy chooses lanes when it drives; it has no part in training.
     """
 
-    steps: int = 1500
-    batch: int = 48
+    steps: int = 400
+    batch: int = 128
     horizon_steps: int = 40
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     gradient_clip: float = 1.0
     sample_latent: bool = True
     use_uncertainty: bool = True
     others_listen: bool = True
-    validate_every: int = 100
-    validation_rollouts: int = 128
-    checkpoint_every: int = 100
+    validate_every: int = 50
+    validation_rollouts: int = 256
+    checkpoint_every: int = 50
     starts: StartConfig = field(default_factory=StartConfig)
     energy: EnergyConfig = field(default_factory=EnergyConfig)
     uncertainty: UncertaintyConfig = field(default_factory=UncertaintyConfig)

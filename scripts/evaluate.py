@@ -87,6 +87,7 @@ class _Task:
     first: int
     folder: Path
     config_hash: str
+    keep: bool = True  # whether any episode of these may still be kept
 
 
 def run(config: EvaluateConfig, run: Run) -> None:
@@ -143,17 +144,19 @@ def _drive(
 
     folder = config.output / "episodes"
     everything = _Task(config, source, driver, seeds, 0, folder, config_hash)
+    # replayed traffic is cheap; only a driver that imagines is worth more processes there
+    spread = source.environment != RECORDED or (driver.startswith("policy:") and config.device == "cpu")
     tables = []
     collisions = completed = 0
     with run.progress(total=len(seeds), what=f"{source.environment}, {driver}") as progress:
-        if source.environment == RECORDED:
-            tables.append(run_task(everything, lambda n, c, s: progress.advance(n, collisions=c, completed=s)))
-        else:
+        if spread:
             for table in _in_processes(everything):
                 tables.append(table)
                 collisions += int((table["outcome"] == "collision").sum())
                 completed += int((table["outcome"] == "completed").sum())
                 progress.advance(len(table), collisions=collisions, completed=completed)
+        else:
+            tables.append(run_task(everything, lambda n, c, s: progress.advance(n, collisions=c, completed=s)))
     table = pd.concat(tables, ignore_index=True).sort_values("seed", ignore_index=True)
     _trim(config, table, driver, source.environment, folder)
     return table
@@ -174,7 +177,7 @@ def run_task(task: _Task, on_progress=None) -> pd.DataFrame:
         traffic,
         make_driver(task.driver, idm, config.device),
         task.seeds,
-        config.loop,
+        config.loop if task.keep else replace(config.loop, keep="none"),
         score,
         task.config_hash,
         on_progress,
@@ -187,22 +190,48 @@ def run_task(task: _Task, on_progress=None) -> pd.DataFrame:
 
 
 def _in_processes(task: _Task) -> Iterator[pd.DataFrame]:
-    """The same as `run_task`, a few seeds at a time in processes, in the order in which they finish."""
-    from concurrent.futures import ProcessPoolExecutor, as_completed
+    """The same as `run_task`, a few seeds at a time in processes, in the order in which they finish.
+
+    The parts do not depend on the number of processes, so neither do the results. They begin in the order of the
+    seeds; once enough crashes are kept, later ones are not, since only the first of all stay.
+    """
+    from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
     from multiprocessing import get_context
 
-    size = EPISODES_PER_TASK
+    loop = task.config.loop
+    size = loop.batch if task.source.environment == RECORDED else EPISODES_PER_TASK
     parts = [
         replace(task, seeds=task.seeds[start : start + size], first=start) for start in range(0, len(task.seeds), size)
     ]
     workers = min(task.config.workers or len(os.sched_getaffinity(0)), len(parts))
+    failures = 0
+
+    def next_part() -> _Task:
+        part = parts.pop(0)
+        enough = loop.keep != "all" and failures >= loop.keep_at_most and part.first >= loop.keep_at_most
+        return replace(part, keep=not enough)
+
+    def failed(table: pd.DataFrame) -> int:
+        counted = table["seed"] >= task.seeds[0] + loop.keep_at_most  # the first ones are kept in any case
+        return int((counted & table["outcome"].isin(["collision", "off_road"])).sum())
+
     if workers <= 1:
-        yield from map(run_task, parts)
+        while parts:
+            table = run_task(next_part())
+            failures += failed(table)
+            yield table
         return
     with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker) as pool:
+        waiting: set[Future] = set()
         try:
-            for future in as_completed([pool.submit(run_task, part) for part in parts]):
-                yield future.result()
+            while parts or waiting:
+                while parts and len(waiting) < workers:
+                    waiting.add(pool.submit(run_task, next_part()))
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    table = future.result()
+                    failures += failed(table)
+                    yield table
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

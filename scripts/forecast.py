@@ -86,7 +86,7 @@ def forecast_table(result: dict[str, Any]) -> tuple[str, list[str], list[list[st
     for number, horizon in enumerate(result["horizons_s"]):
         rmse, baseline = result["rmse_m"][number], result["constant_velocity_rmse_m"][number]
         if rmse is None:
-            rows.append([f"{horizon} s", "0"] + ["–"] * (len(columns) - 2))
+            rows.append([f"{horizon} s", "0"] + ["-"] * (len(columns) - 2))
             continue
         errors = [f"{result[name][number]:.2f} m" for name in ("ade_m", "fde_m", "min_ade_m", "min_fde_m")]
         wanted = result["inside_sampled_range_wanted"]

@@ -63,9 +63,7 @@ def constant_velocity_of_history(history: TrafficState, steps: int, dt_s: float)
     back = round(MEAN_SPEED_OVER_S / dt_s)
     now = history[:, -1]
     velocity = (now.position_m - history.position_m[:, -1 - back]) / (back * dt_s)
-    ahead = replace(
-        now, speed_mps=velocity.norm(dim=-1), heading_rad=torch.atan2(velocity[..., 1], velocity[..., 0])
-    )
+    ahead = replace(now, speed_mps=velocity.norm(dim=-1), heading_rad=torch.atan2(velocity[..., 1], velocity[..., 0]))
     return constant_velocity(ahead, steps, dt_s)
 
 

@@ -103,7 +103,9 @@ def _draw_scene(axis, model: WorldModel, window: Window, generator: torch.Genera
             )
         axis.plot(*history.position_m[:, agent].T, color=PAST, linewidth=1.2, label=label("past"))
         axis.plot(*future.position_m[seen, agent].T, color=REAL, linewidth=2, label=label("what happened"))
-        axis.plot(*mean.position_m[:, agent].T, color=MEAN, linewidth=1, linestyle="--", label=label("likeliest latent"))
+        axis.plot(
+            *mean.position_m[:, agent].T, color=MEAN, linewidth=1, linestyle="--", label=label("likeliest latent")
+        )
         corners = torch.cat([history.corners_m()[-1, agent], history.corners_m()[-1, agent, :1]])
         axis.plot(*corners.T, color=PAST, linewidth=1)
         named = True

@@ -21,5 +21,7 @@ def load_world_model(path: Path | str, device: str = "cpu") -> WorldModel:
         model.load_state_dict(loaded.state)
     except RuntimeError as error:
         first = str(error).strip().splitlines()[-1].strip()
-        raise InputError(f"{loaded.path}: weights do not fit this version's world model ({first}); train it again") from error
+        raise InputError(
+            f"{loaded.path}: weights do not fit this version's world model ({first}); train it again"
+        ) from error
     return model.to(device).eval().requires_grad_(False)

@@ -225,7 +225,8 @@ class WorldModel(nn.Module):
         """One step ahead under `latent (batch, agent, latent)`.
 
         `known (batch, agent)` is the next state of the vehicles where `who (batch, agent)` is True: the ego's, from
-        its own kinematics. They are taken as they are. `masks (batch, agent, 3 hidden)` are the feature dropout of training.
+        its own kinematics. They are taken as they are. In training, `masks
+        (batch, agent, 3 hidden)` drop features.
         """
         scene = memory.scene
         acceleration, yaw_rate = self.motion(memory, latent, masks)

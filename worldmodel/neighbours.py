@@ -68,7 +68,10 @@ def find_neighbours(scene: TrafficState, on_lane: RoadPosition, watchers: int | 
     velocity = scene.velocity_mps
     offset, relative = (
         torch.stack(
-            [of_neighbour(vector[..., 0]) - vector[:, :count, None, 0], of_neighbour(vector[..., 1]) - vector[:, :count, None, 1]],
+            [
+                of_neighbour(vector[..., 0]) - vector[:, :count, None, 0],
+                of_neighbour(vector[..., 1]) - vector[:, :count, None, 1],
+            ],
             -1,
         )
         for vector in (scene.position_m, velocity)

@@ -124,7 +124,9 @@ def loss_of_rollout(
             latent, posterior, prior, seen = latent_from_posterior(
                 model, memory, future[:, step : step + hold], rate / (1.0 - rate), config, generator
             )
-            replacement = torch.zeros_like(latent) if config.latent_dropout_variant == "zero" else prior.sample(generator)
+            replacement = (
+                torch.zeros_like(latent) if config.latent_dropout_variant == "zero" else prior.sample(generator)
+            )
             latent = torch.where(silent, replacement, latent)
             if shuffle_latent:
                 order = torch.randperm(latent.shape[0] * latent.shape[1], generator=generator, device=latent.device)

@@ -14,7 +14,7 @@ class _TensorRecord:
 
     def map(self, function: Callable[[Tensor], Tensor]):
         """The same record with `function` applied to each of its tensors."""
-        return replace(self, **{f.name: function(getattr(self, f.name)) for f in fields(self)})  # type: ignore[type-var]
+        return replace(self, **{f.name: function(getattr(self, f.name)) for f in fields(self)})  # type: ignore[type-var,arg-type]
 
     def __getitem__(self, index):
         """Index the leading dimensions of every tensor alike: `history[:, -1]` is the last scene."""

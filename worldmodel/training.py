@@ -70,7 +70,7 @@ class WorldModelTrainingConfig:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
     def __post_init__(self) -> None:
-        positive = ("steps", "batch", "max_agents", "scored_agents", "history_steps", "horizon_steps")
+        positive: tuple[str, ...] = ("steps", "batch", "max_agents", "scored_agents", "history_steps", "horizon_steps")
         positive += ("first_horizon_steps", "validate_every", "validation_windows", "checkpoint_every")
         for name in positive:
             if getattr(self, name) < 1:
@@ -201,9 +201,7 @@ class WorldModelTrainer:
     def _validate(self, log: Log) -> None:
         """Score the same windows under the same noise each time; keep the model if it is the best so far."""
         config = self.config
-        windows = self.validation_windows.draw(
-            config.validation_windows, torch.Generator().manual_seed(self.seed + 2)
-        )
+        windows = self.validation_windows.draw(config.validation_windows, torch.Generator().manual_seed(self.seed + 2))
         generator = torch.Generator(self.device).manual_seed(self.seed + 3)
         self.network.eval()
         sums: dict[str, float] = {}
@@ -249,4 +247,3 @@ class WorldModelTrainer:
         self.noise.set_state(state["noise"])
         self.done_steps, self.best = state["done_steps"], state["best"]
         return self.done_steps
-

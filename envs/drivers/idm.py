@@ -13,6 +13,8 @@ from worldmodel.errors import InputError
 from worldmodel.road import NO_LANE, Road
 from worldmodel.traffic import Controls, Goal, TrafficState
 
+GORE_M = 1.0  # lanes that are further apart than this, edge to edge, do not touch
+
 
 @dataclass(frozen=True)
 class IDMConfig:
@@ -84,7 +86,7 @@ class IDMDriver:
         ego = scene[:, 0]
         own = road.project(ego.position_m[:, None]).lane[:, 0]
         # who has come past the end of a lane follows the one it is on now
-        self._lane = torch.where(_reachable(scene, road, self._lane), self._lane, own)
+        self._lane = torch.where(_exists(scene, road, self._lane), self._lane, own)
         if config.change_lanes:
             self._decide(scene, road, goal, own)
         self._since_s = self._since_s + config.dt_s
@@ -111,7 +113,7 @@ class IDMDriver:
         for side in ("left", "right"):
             lane = road.neighbour(own[:, None], side)[:, 0]
             gain, imposed = self._mobil(scene, road, goal, lane, staying, own)
-            go = think & (lane != NO_LANE) & _reachable(scene, road, lane)
+            go = think & (lane != NO_LANE) & _exists(scene, road, lane) & _adjacent(scene, road, lane, own)
             go = go & (imposed >= -config.most_imposed_braking_mps2) & (gain >= config.least_gain_mps2)
             chosen = torch.where(go, lane, chosen)
         self._lane = chosen
@@ -178,9 +180,18 @@ class IDMDriver:
         return free - config.acceleration_mps2 * (wanted / distance).pow(2)
 
 
-def _reachable(scene: TrafficState, road: Road, lane: Tensor) -> Tensor:
-    """Whether the lane exists beside the ego (it may start later or have ended) and is near enough to change to."""
+def _exists(scene: TrafficState, road: Road, lane: Tensor) -> Tensor:
+    """Whether the lane runs beside the ego: it may start later or have ended."""
     only = single_lane(road, lane)
     there = only.project(scene.position_m[:, :1])
-    inside = (only.open_start | (there.along_m >= 0)) & (only.open_end | (there.remaining_m > 0))
-    return (inside & (there.across_m.abs() <= 2 * there.width_m))[:, 0]
+    return ((only.open_start | (there.along_m >= 0)) & (only.open_end | (there.remaining_m > 0)))[:, 0]
+
+
+def _adjacent(scene: TrafficState, road: Road, lane: Tensor, own: Tensor) -> Tensor:
+    """Whether the lane touches the ego's own where it is; between a ramp and the road there may be a gore first.
+
+    highway-env's `is_reachable_from` takes two lane widths from the ego for near enough; its lanes always touch.
+    """
+    here, there = (single_lane(road, one).project(scene.position_m[:, :1]) for one in (own, lane))
+    apart_m = (there.across_m - here.across_m).abs()
+    return (apart_m <= (here.width_m + there.width_m) / 2 + GORE_M)[:, 0]

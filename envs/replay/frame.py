@@ -115,7 +115,8 @@ class FrameArtist:
         for place, (label, value, label_unit) in enumerate(shown):
             x, y = (20 + place * 210) * unit, self.bottom + 26 * unit
             self._text(draw, x, y, label, 14, "muted", "lm")
-            text = f"{value:.1f} {label_unit}".replace("-", "\u2212") if np.isfinite(value) else "\u2013"
+            written = f"{round(value, 1) + 0.0:.1f} {label_unit}".replace("-", "\u2212")  # + 0.0: no minus zero
+            text = written if np.isfinite(value) else "\u2013"
             self._text(draw, x, y + 34 * unit, text, 26, "text", "lm")
 
     def _cursor(self, draw: ImageDraw.ImageDraw, t: float) -> None:

@@ -153,6 +153,15 @@ def test_a_lane_that_ends_is_braked_for_and_left():
     assert driver._lane.item() == 0
 
 
+def test_a_gore_is_not_crossed():
+    road = Road.straight(2)
+    blocked = scene((0, 0, 15), (20, 0, 5))
+    road.centre_m[0, 1, :, 1] = -6.0  # edges 2 m apart
+    driver = IDMDriver()
+    act(driver, blocked, road, steps=15)
+    assert driver._lane.item() == 0
+
+
 def test_a_batch_of_scenes_is_decided_scene_by_scene():
     road = Road.straight(2, batch=2)
     state = TrafficState.cat([scene((0, 0, 15), (20, 0, 5), (500, 0, 5)), scene((0, 0, 15), (20, 0, 5), (-1, -4, 15))])

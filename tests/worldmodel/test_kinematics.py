@@ -11,14 +11,17 @@ def drive(steering: float, acceleration: float, steps: int, speed: float = 10.0)
     state = (torch.zeros(1, 2).double(), torch.zeros(1).double(), torch.full((1,), speed).double())
     track = [state]
     for _ in range(steps):
-        state = bicycle_step(*state, torch.tensor([5.0]).double(), torch.tensor([acceleration]), torch.tensor([steering]), 0.1)
+        state = bicycle_step(
+            *state, torch.tensor([5.0]).double(), torch.tensor([acceleration]), torch.tensor([steering]), 0.1
+        )
         track.append(state)
     return track
 
 
 def test_left_steering_turns_left():
     position, heading, _ = drive(0.1, 0.0, 10)[-1]
-    assert position[0, 1] > 0 and heading[0] > 0
+    assert position[0, 1] > 0
+    assert heading[0] > 0
 
 
 def test_steady_steering_drives_a_circle_of_the_bicycle_s_radius():
@@ -27,7 +30,7 @@ def test_steady_steering_drives_a_circle_of_the_bicycle_s_radius():
     radius = 2.5 / math.sin(slip)
     points = torch.stack([state[0][0] for state in track])
     # a polygon of 0.5 m chords closes on the circle to within the chord's error
-    spread = (points.max(0).values - points.min(0).values)
+    spread = points.max(0).values - points.min(0).values
     torch.testing.assert_close(spread, torch.full((2,), 2 * radius).double(), rtol=0.01, atol=0.0)
 
 

@@ -79,7 +79,8 @@ def test_others_answer_to_the_ego_and_the_gradient_says_so():
     ego = replace(future, position_m=future.position_m + push * torch.tensor([1.0, 0.0]))
     who = torch.tensor([[True, False, False, False]])
     forecast(net, memory, ROAD, 10, ego, who).position_m[:, -1, 1:].sum().backward()
-    assert push.grad is not None and push.grad.abs() > 0
+    assert push.grad is not None
+    assert push.grad.abs() > 0
 
 
 def test_samples_differ_and_the_same_seed_repeats_them():
@@ -96,7 +97,8 @@ def test_a_latent_is_held_for_its_stretch():
     original = net.step
     net.step = lambda memory, latent, *rest: drawn.append(latent) or original(memory, latent, *rest)  # type: ignore[method-assign]
     forecast(net, net.observe(history_of(PRESENT, 3), ROAD), ROAD, 10, sample=True)
-    assert all(drawn[step] is drawn[0] for step in range(5)) and not torch.equal(drawn[4], drawn[5])
+    assert all(drawn[step] is drawn[0] for step in range(5))
+    assert not torch.equal(drawn[4], drawn[5])
 
 
 @pytest.mark.parametrize("prior", ["standard", "learned"])

@@ -40,7 +40,8 @@ def test_each_direction_holds_its_nearest():
     }
     assert found.gap_m[0, 0, 0].item() == 15.0  # bumper to bumper
     assert found.closing_mps[0, 0, 0].item() == 2.0
-    assert found.gap_m[0, 0, 2].item() == 10.0 and found.closing_mps[0, 0, 2].item() == 5.0
+    assert found.gap_m[0, 0, 2].item() == 10.0
+    assert found.closing_mps[0, 0, 2].item() == 5.0
 
 
 def test_padding_and_oneself_are_never_neighbours():
@@ -55,7 +56,8 @@ def test_a_lone_vehicle_has_no_neighbours():
 
 def test_a_straddling_car_is_in_the_way():
     found = around(scene((0, -4, 20), (20, -2.0, 18)))  # half in the left lane: bodies would touch
-    assert found.index[0, 0, 0].item() == 1 and found.present[0, 0, 0]
+    assert found.index[0, 0, 0].item() == 1
+    assert found.present[0, 0, 0]
 
 
 def test_features_of_empty_slots_are_zero_and_all_are_finite():

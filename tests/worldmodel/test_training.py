@@ -45,14 +45,14 @@ def test_resume_is_bit_exact(store, tmp_path):
     whole.train(lambda step, values: logs["whole"].append((step, dict(values))))
     first = trainer(store, tmp_path / "halves")
 
-    class Stopped(Exception):
+    class StoppedError(Exception):
         pass
 
     def stop_at_six(step, _values):
         if step == 6:  # two steps after the last checkpoint: they are done again
-            raise Stopped
+            raise StoppedError
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         first.train(lambda step, values: logs["halves"].append((step, dict(values))), stop_at_six)
     second = trainer(store, tmp_path / "halves")
     assert second.resume() == 4
@@ -97,7 +97,8 @@ def test_the_shuffled_latent_hurts_a_model_that_uses_it(store, tmp_path):
         SHORT, steps=80, batch=8, learning_rate=1e-2, validate_every=80, objective=ObjectiveConfig(kl_weight=0.0)
     )
     trainer(store, tmp_path, config).train(lambda step, new: values.update(new))
-    assert values["val/latent_gap"] > 0.0 and values["val/active_units"] >= 1
+    assert values["val/latent_gap"] > 0.0
+    assert values["val/active_units"] >= 1
 
 
 def test_a_strong_kl_weight_silences_the_latent(store, tmp_path):
@@ -111,7 +112,8 @@ def test_a_strong_kl_weight_silences_the_latent(store, tmp_path):
         objective=ObjectiveConfig(kl_weight=100.0, free_nats=0.0),
     )
     trainer(store, tmp_path, config).train(lambda step, new: values.update(new))
-    assert values["val/kl"] < 0.05 and values["val/active_units"] == 0
+    assert values["val/kl"] < 0.05
+    assert values["val/active_units"] == 0
 
 
 @pytest.mark.parametrize("variant", ["zero", "prior"])

@@ -1,5 +1,7 @@
 // Numbers over time: the cost terms stacked, and a small line per instrument.
 
+const LEAST_RANGE = 0.5;  // of an instrument: less than this looks flat
+
 class CostChart {
   constructor(canvas, legend, episode, palette) {
     Object.assign(this, { canvas, legend, episode, palette });
@@ -31,7 +33,8 @@ class CostChart {
     }
     this.total = up.map((value, i) => value + down[i]);
     this.low = Math.min(0, ...down);
-    this.high = Math.max(1e-3, ...up);
+    const realised = Math.max(1e-3, ...up), expected = this.episode.imaginations.flatMap(({ step }) => [...(this.episode.values[`expected${step}`] || [])]);
+    this.high = Math.max(realised, Math.min(1.5 * realised, expected.reduce((a, b) => Math.max(a, b), 0)));
   }
 
   buildLegend() {
@@ -143,7 +146,9 @@ function sparkline(canvas, read, steps, t, palette) {
   const values = Array.from({ length: steps + 1 }, (_, i) => read(i)), seen = values.filter(Number.isFinite);
   if (!seen.length) return;
   let low = Math.min(...seen), high = Math.max(...seen);
-  if (high - low < 1e-3) { low -= 1; high += 1; }
+  const room = Math.max(0, LEAST_RANGE - (high - low)) / 2;
+  low -= room;
+  high += room;
   const x = (i) => 3 + (i / Math.max(1, steps)) * (width - 6), y = (value) => 3 + (1 - (value - low) / (high - low)) * (height - 6);
   context.lineWidth = 1.3;
   context.lineJoin = "round";
@@ -183,4 +188,8 @@ function niceTicks(low, high, most) {
 
 function tickText(value) { return String(Number(value.toPrecision(4))); }
 
-function number(value, digits) { return Number.isFinite(value) ? value.toFixed(digits).replace("-", "−") : "–"; }
+function number(value, digits) {
+  if (!Number.isFinite(value)) return "–";
+  const text = value.toFixed(digits);
+  return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
+}

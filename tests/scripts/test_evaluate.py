@@ -1,0 +1,155 @@
+"""`drivecast evaluate`: its results on disk, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+from recorded_scenes import Track, straight_store
+
+from envs.closed_loop import ClosedLoopConfig
+from envs.episode import Episode
+from scripts import cli
+from scripts.drivers import HighwayConfig
+from scripts.evaluate import EvaluateConfig, episode_file, run
+from scripts.tracking import ConsoleRun
+from worldmodel.errors import InputError
+
+PROMISED = {
+    "driver",
+    "environment",
+    "episodes",
+    "collision_rate",
+    "collision_low",
+    "collision_high",
+    "at_fault_collision_rate",
+    "off_road_rate",
+    "success_rate",
+    "success_low",
+    "success_high",
+    "timed_out_rate",
+    "mean_speed_mps",
+    "distance_m",
+    "min_ttc_s",
+    "short_ttc_rate",
+    "time_headway_s",
+    "uncomfortable_rate",
+    "against",
+    "config_hash",
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    # closing in on each other; the humans are gone just before they meet
+    tracks = [Track(x_m=20 + 30 * i, speed_mps=20 - 4 * i, last=60) for i in range(3)]
+    return straight_store(tmp_path_factory.mktemp("store") / "data", tracks, frames=200)
+
+
+@pytest.fixture(scope="module")
+def evaluated(store, tmp_path_factory):
+    output = tmp_path_factory.mktemp("evaluated")
+    console = ConsoleRun()
+    run(EvaluateConfig(output, driver=["human", "constant-velocity"], data=[store], episodes=0), console)
+    return output, console
+
+
+def test_results_have_one_object_per_driver_with_the_promised_fields(evaluated):
+    results = json.loads((evaluated[0] / "results.json").read_text())
+    assert [result["driver"] for result in results] == ["human", "constant-velocity"]
+    for result in results:
+        assert set(result) >= PROMISED
+        assert (result["environment"], result["episodes"]) == ("recorded", 3)
+        assert 0 <= result["collision_low"] <= result["collision_rate"] <= result["collision_high"] <= 1
+    assert results[0]["success_rate"] == 1.0
+    assert results[0]["collision_high"] == pytest.approx(0.5615, abs=1e-3)  # Wilson, none of 3
+    assert results[1]["against"]["human"]["speed_difference_mps"] == pytest.approx(0.0, abs=1e-3)
+
+
+def test_every_documented_field_is_written_and_every_written_field_documented(evaluated):
+    import re
+    from pathlib import Path
+
+    text = (Path(__file__).resolve().parents[2] / "docs" / "evaluation.md").read_text()
+    documented = set(re.findall(r"`(\w+)`", text))
+    results = json.loads((evaluated[0] / "results.json").read_text())
+    table = pd.read_parquet(evaluated[0] / "episodes.parquet")
+    assert {*results[0], *results[0]["against"]["constant-velocity"], *table.columns} <= documented
+
+
+def test_episodes_table_and_kept_episodes_are_written_and_logged(evaluated):
+    output, console = evaluated
+    table = pd.read_parquet(output / "episodes.parquet")
+    assert len(table) == 6
+    kept = sorted((output / "episodes").glob("*.parquet"))
+    assert len(kept) == 6
+    episode = Episode.read(output / "episodes" / episode_file("constant-velocity", "recorded", 0))
+    assert episode.metadata.driver == "constant-velocity"
+    assert episode.metadata.config_hash == json.loads((output / "results.json").read_text())[0]["config_hash"]
+    assert {path.name for path, _ in console.artifacts} >= {"results.json", "episodes.parquet", "episodes"}
+    logged = {name for _, metrics in console.metrics for name in metrics}
+    assert "recorded/human/collision_rate" in logged
+
+
+def test_a_second_evaluation_leaves_no_episode_of_the_first(store, tmp_path):
+    for keep, kept in (("all", 3), ("none", 0)):
+        run(
+            EvaluateConfig(tmp_path, driver=["idle"], data=[store], episodes=0, loop=ClosedLoopConfig(keep=keep)),
+            ConsoleRun(),
+        )
+        assert len(list(tmp_path.glob("episodes/*.parquet"))) == kept
+
+
+def test_processes_give_the_same_results_as_one(tmp_path):
+    tables = []
+    for workers in (1, 2):
+        config = EvaluateConfig(
+            tmp_path / str(workers),
+            driver=["idle"],
+            environment=["highway-fast-v0"],
+            episodes=10,
+            workers=workers,
+            loop=ClosedLoopConfig(keep_at_most=1),
+            highway=HighwayConfig(duration_s=4.0),
+        )
+        run(config, ConsoleRun())
+        tables.append(pd.read_parquet(config.output / "episodes.parquet"))
+    pd.testing.assert_frame_equal(*tables)
+    names = [sorted(path.name for path in (tmp_path / n / "episodes").iterdir()) for n in ("1", "2")]
+    assert names[0] == names[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--driver", "human", "--environment", "highway-v0"], "driver 'human': highway-v0 has no recorded human"),
+        (
+            ["--driver", "teleport"],
+            "driver 'teleport': expected one of idm, constant-velocity, idle, human or policy:PATH",
+        ),
+        (["--driver", "policy:/nowhere"], "driver 'policy:/nowhere': no file or folder /nowhere"),
+        (["--environment", "mars"], "environment: expected one of recorded, highway-v0"),
+        (["--driver", "idle", "--driver", "idle"], "driver: expected each name once"),
+        (["--loop.keep", "some"], "keep: expected one of none, sample, crashes, all"),
+        (["--driver", "idle"], "data: environment 'recorded' needs a recording store; give --data DIR"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_in_one_line(options, message, tmp_path, capsys):
+    given = ["evaluate", "--output", str(tmp_path / "out"), "--tracking.enabled", "false", *options]
+    assert cli.main(given) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_more_episodes_than_vehicles_are_not_counted_twice(store, tmp_path):
+    run(EvaluateConfig(tmp_path, driver=["idle"], data=[store], episodes=50, seed=2), ConsoleRun())
+    table = pd.read_parquet(tmp_path / "episodes.parquet")
+    assert sorted(table["vehicle_id"]) == [1, 2, 3]
+
+
+def test_failed_check_raises_input_error_before_anything_is_written(tmp_path):
+    with pytest.raises(InputError, match="episodes: expected at least 1 in highway-v0"):
+        EvaluateConfig(tmp_path / "out", environment=["highway-v0"], episodes=0)
+    assert not (tmp_path / "out").exists()
