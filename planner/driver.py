@@ -50,6 +50,8 @@ class PolicyDriver:
     def reset(self, scene: TrafficState, road: Road, goal: Goal) -> None:
         self._lane, self._steps = None, 0
         self._noise = torch.Generator(scene.speed_mps.device).manual_seed(self.seed)
+        # what is only shown must not change what is driven: it has noise of its own
+        self._shown_noise = torch.Generator(scene.speed_mps.device).manual_seed(self.seed + 1)
 
     @torch.no_grad()
     def act(self, history: TrafficState, road: Road, goal: Goal) -> Controls:
@@ -85,7 +87,7 @@ class PolicyDriver:
         episode, option = offered.nonzero(as_tuple=True)
         episode, option = (index.repeat_interleave(config.samples) for index in (episode, option))
         wanted = Goal(goal.desired_speed_mps[episode], chosen[episode, option])
-        trajectory = self._imagine(history[episode], road[episode], wanted, config.horizon_steps)
+        trajectory = self._imagine(history[episode], road[episode], wanted, config.horizon_steps, self._noise)
         # every lane is judged alike: by its own centre line, not by the goal's
         trajectory = replace(trajectory, goal=replace(wanted, lane=torch.full_like(wanted.lane, NO_LANE)))
         energy = self.energy.total(self.energy.terms(trajectory)).view(-1, config.samples).mean(1)
@@ -94,7 +96,9 @@ class PolicyDriver:
         table[:, 1:] += config.margin
         return chosen.gather(1, table.argmin(1, keepdim=True))[:, 0]
 
-    def _imagine(self, history: TrafficState, road: Road, goal: Goal, steps: int, sample: bool = True) -> Trajectory:
+    def _imagine(
+        self, history: TrafficState, road: Road, goal: Goal, steps: int, noise: torch.Generator, sample: bool = True
+    ) -> Trajectory:
         assert self.world_model is not None
         memory = self.world_model.observe(history, road)
 
@@ -102,19 +106,21 @@ class PolicyDriver:
             return self._control(scene, before, road, goal)
 
         before = history[:, -min(2, history.valid.shape[1])]
-        return imagine(self.world_model, memory, before, road, goal, control, steps, self._noise, sample)[0]
+        return imagine(self.world_model, memory, before, road, goal, control, steps, noise, sample)[0]
 
     @torch.no_grad()
     def imagine(self, history: TrafficState, road: Road, goal: Goal, samples: int = 6, steps: int = 30) -> Imagination:
         """The plan under the likeliest future, `samples` futures of the others, and the energy it expects."""
         if self.world_model is None:
             raise InputError("the policy's world model is missing: nothing can be imagined; keep it beside the policy")
+        chosen = goal
         if self._lane is not None:
-            goal = replace(goal, lane=torch.where(goal.lane == NO_LANE, self._lane, goal.lane))
+            chosen = replace(goal, lane=torch.where(goal.lane == NO_LANE, self._lane, goal.lane))
         batch = history.valid.shape[0]
-        plan = self._imagine(history, road, goal, steps, sample=False)
+        noise = self._shown_noise
+        plan = replace(self._imagine(history, road, chosen, steps, noise, sample=False), goal=goal)
         many = torch.arange(batch, device=history.valid.device).repeat_interleave(samples)
-        futures = self._imagine(history[many], road[many], goal[many], steps).states.position_m
+        futures = self._imagine(history[many], road[many], chosen[many], steps, noise).states.position_m
         return Imagination(
             plan_m=plan.states.position_m[:, :, 0],
             futures_m=futures.view(batch, samples, steps, -1, 2),

@@ -230,6 +230,16 @@ def test_a_goal_that_names_a_lane_is_obeyed(tmp_path):
     assert driver._goal(history, road, goal).lane.tolist() == [2]
 
 
+def test_showing_what_is_imagined_does_not_change_the_drive(tmp_path):
+    driver = driver_with_lanes(tmp_path)
+    road, goal = Road.straight(3), Goal(torch.tensor([25.0]), torch.tensor([-1]))
+    history = history_of(scene((0, -4, 20), (20, -4, 18), (5, 0, 22)), 3)
+    driver.reset(history[:, -1], road, goal)
+    before = driver._noise.get_state()
+    driver.imagine(history, road, goal, samples=4, steps=15)
+    assert torch.equal(before, driver._noise.get_state())
+
+
 def test_what_is_imagined_has_the_shapes_of_a_replay(tmp_path):
     driver = driver_with_lanes(tmp_path)
     road, goal = Road.straight(3), Goal(torch.tensor([25.0]), torch.tensor([-1]))
