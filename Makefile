@@ -1,7 +1,6 @@
 # install: an environment in .venv with the pinned packages; demo: the whole loop; test: the suite; lint: ruff and mypy.
 PYTHON ?= python3
 BIN := .venv/bin
-export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: install demo test lint
@@ -21,7 +20,7 @@ demo: install
 	$(BIN)/drivecast demo
 
 test: install
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: install
 	$(BIN)/ruff check .

@@ -19,8 +19,8 @@ class LaneChoiceConfig:
     """
 
     enabled: bool = True
-    every_steps: int = 5
-    horizon_steps: int = 50
+    every_steps: int = 10
+    horizon_steps: int = 40
     samples: int = 2
     margin: float = 0.03
     max_agents: int = 16

@@ -23,7 +23,7 @@ class UncertaintyConfig:
     """
 
     masks: int = 8
-    every_steps: int = 5
+    every_steps: int = 10
     hinge: float = 1.0
     reach_m: float = 60.0
 

@@ -100,8 +100,12 @@ def run(config: TrainWorldModelConfig, run: Run) -> None:
     run.say(f"model: {path}")
 
 
+MOST_THREADS = 4  # the operations are small: more threads than this wait for each other
+
+
 def available_device(device: str) -> str:
     """`device`, once it is sure that it is there."""
+    torch.set_num_threads(min(torch.get_num_threads(), MOST_THREADS))
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
