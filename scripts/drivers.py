@@ -80,14 +80,18 @@ class TrafficSource:
 
 def check_driver(name: str, environment: str) -> None:
     """Refuse, before anything is run, a driver that is not known or cannot drive there."""
-    kind, colon, path = name.partition(":")
-    if kind == "policy" and colon:
-        if not Path(path).exists():
-            raise InputError(f"driver '{name}': no file or folder {path}; train one with `drivecast train-policy`")
-    elif name not in PLAIN_DRIVERS:
+    kind, _, path = name.partition(":")
+    if not (kind == "policy" and path) and name not in PLAIN_DRIVERS:
         raise InputError(f"driver '{name}': expected one of {', '.join(PLAIN_DRIVERS)} or policy:PATH")
     if name == "human" and environment != RECORDED:
         raise InputError(f"driver 'human': {environment} has no recorded human; evaluate it on --environment recorded")
+
+
+def check_policy_file(name: str) -> None:
+    """Refuse, before anything is run, a policy that is not there."""
+    kind, _, path = name.partition(":")
+    if kind == "policy" and not Path(path).exists():
+        raise InputError(f"driver '{name}': no file or folder {path}; train one with `drivecast train-policy`")
 
 
 def make_driver(name: str, idm: IDMConfig, device: str = "cpu") -> Driver:

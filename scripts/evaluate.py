@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from envs.closed_loop import ClosedLoopConfig
 from envs.drivers.idm import IDMConfig
 from envs.recorded_traffic import RecordedTrafficConfig
-from scripts.drivers import ENVIRONMENTS, RECORDED, HighwayConfig, TrafficSource, check_driver
+from scripts.drivers import ENVIRONMENTS, RECORDED, HighwayConfig, TrafficSource, check_driver, check_policy_file
 from scripts.tracking import Run
 from worldmodel.errors import InputError
 
@@ -94,6 +94,8 @@ def run(config: EvaluateConfig, run: Run) -> None:
     """Evaluate each driver in each environment; results are saved after each."""
     from envs.results import compare, summarise
 
+    for driver in config.driver:
+        check_policy_file(driver)
     config.output.mkdir(parents=True, exist_ok=True)
     config_hash = _hash(config)
     # the episodes of an earlier evaluation would mix with these
