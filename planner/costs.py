@@ -43,11 +43,12 @@ def proximity(trajectory: Trajectory, config: ProximityConfig) -> Tensor:
 
     With bumper-to-bumper gap g, rear vehicle's speed v and closing speed c, the room wanted is
     d = standstill + headway v + max(c, 0)² / (2 braking), and the cost max(1 - g/d, 0)² (1 - (dy/reach)²), where reach
-    is the touching width plus `beside_m`. It is differentiable in both vehicles' states: nothing is detached, unlike
-    in the original (Henaff et al. 2019), whose gradient does not reach the ego's motion.
+    is the touching width plus `beside_m`. Where bodies overlap (g < 0) the ramp is 1 - g/standstill. It is
+    differentiable
+    in both vehicles' states: nothing is detached, unlike in the original (Henaff et al. 2019), whose gradient does not
+    reach the ego's motion.
     """
-    states, config_reach = trajectory.states, config.beside_m
-    ego, others = _ego_and_others(states)
+    ego, others = _ego_and_others(trajectory.states)
     there = trajectory.road.project(ego.position_m[:, :, 0])  # time stands where agents do
     tangent = torch.stack([there.heading_rad.cos(), there.heading_rad.sin()], -1)[:, :, None]
     offset = others.position_m - ego.position_m
@@ -60,8 +61,10 @@ def proximity(trajectory: Trajectory, config: ProximityConfig) -> Tensor:
     rear_speed = torch.where(ahead, ego_along, speed_along)
     closing = torch.where(ahead, ego_along - speed_along, speed_along - ego_along).clamp_min(0.0)
     wanted = config.standstill_m + config.headway_s * rear_speed.clamp_min(0.0) + closing**2 / (2 * config.braking_mps2)
-    ramp = (1.0 - gap.clamp_min(-2.0) / wanted).clamp_min(0.0)
-    reach = (others.width_m + ego.width_m) / 2 + config_reach
+    # inside another vehicle the room wanted no longer counts: only how deep, or going faster would look better
+    overlap = (-gap).clamp_min(0.0) / config.standstill_m
+    ramp = (1.0 - gap.clamp_min(0.0) / wanted).clamp_min(0.0) + overlap
+    reach = (others.width_m + ego.width_m) / 2 + config.beside_m
     beside = (1.0 - (left / reach) ** 2).clamp_min(0.0)
     weight = torch.where(ahead, 1.0, config.behind) * others.valid
     return (ramp**2 * beside * weight).sum(-1)

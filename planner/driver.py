@@ -28,7 +28,8 @@ class PolicyDriver:
 
     Where the goal names no lane, each decision imagines keeping the lane and moving to either neighbour, the policy
     driving and the others answering by the world model, and takes the lane of least mean energy over futures drawn
-    from the prior: one energy for training and for choosing. The ego never chooses the others' latent.
+    from the prior: the energy of training but for its uncertainty, and with no lane preferred. The ego never chooses
+    the others' latent.
     """
 
     history_steps = 20

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from worldmodel.kinematics import MAX_STEERING_RAD
 from worldmodel.neighbours import FEATURES_PER_SLOT, SLOTS, find_neighbours
 from worldmodel.road import NO_LANE, Road
 from worldmodel.traffic import Controls, Goal, TrafficState
@@ -67,7 +68,8 @@ class Policy(nn.Module):
         ego_speed = scene.speed_mps[:, 0].clamp_min(TURN_AT_LEAST_MPS)
         curvature = config.max_lateral_mps2 * sideways / ego_speed**2
         slip = torch.asin((curvature * scene.length_m[:, 0] / 2).clamp(-0.5, 0.5))
-        return Controls(acceleration, torch.atan(2 * slip.tan()))
+        steering = torch.atan(2 * slip.tan()).clamp(-MAX_STEERING_RAD, MAX_STEERING_RAD)
+        return Controls(acceleration, steering)
 
     def _features(self, scene: TrafficState, before: TrafficState, road: Road, goal: Goal) -> Tensor:
         nearest = road.project(scene.position_m[:, :1])

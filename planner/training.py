@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,7 +18,7 @@ from planner.policy import Policy, PolicyConfig
 from planner.rollout import imagine
 from planner.starts import StartConfig, Starts, StartSampler
 from planner.uncertainty import UncertaintyConfig, UncertaintyScale
-from worldmodel.checkpoint import load_training_state, save_model, save_training_state
+from worldmodel.checkpoint import load_training_state, save_model, save_training_state, weights_digest
 from worldmodel.errors import InputError
 from worldmodel.kinematics import recorded_controls
 from worldmodel.model import WorldModel
@@ -82,12 +84,19 @@ def measure_uncertainty(
     generator: torch.Generator,
     noise: torch.Generator,
     windows: int = 256,
+    mask_draws: int = 16,
 ) -> UncertaintyScale:
-    """Mean and spread of the model's disagreement when the egos drive as they were recorded."""
+    """Mean and spread of the model's disagreement when the egos drive as they were recorded.
+
+    Pooled over `mask_draws` sets of dropout masks: one set's disagreement differs from another's as much as one
+    scene's does from another's.
+    """
     request = WindowRequest(config.starts.history_steps, config.horizon_steps, config.starts.max_agents)
     device = next(model.parameters()).device
     raws = []
-    for window in WindowSampler(stores, "train", request).draw(windows, generator):
+    sampler = WindowSampler(stores, "train", request)
+    drawn = [sampler.draw(max(windows // mask_draws, 1), generator) for _ in range(mask_draws)]
+    for window in itertools.chain.from_iterable(drawn):
         history, future, road = window.history.to(device), window.future.to(device), window.road.to(device)
         heading = torch.cat([history.heading_rad[:, -1:, 0], future.heading_rad[:, :, 0]], 1)
         speed = torch.cat([history.speed_mps[:, -1:, 0], future.speed_mps[:, :, 0]], 1)
@@ -285,7 +294,20 @@ class PolicyTrainer:
         )
 
     def _identity(self) -> dict:
-        return {"policy": asdict(self.policy), "training": asdict(self.config), "seed": self.seed}
+        data = [store.fingerprint for store in self.stores]
+        model = weights_digest(self.world_model)
+        # as JSON has it, so that what was stored compares equal to what is asked for
+        return json.loads(
+            json.dumps(
+                {
+                    "policy": asdict(self.policy),
+                    "training": asdict(self.config),
+                    "seed": self.seed,
+                    "data": data,
+                    "world_model": model,
+                }
+            )
+        )
 
     def resume(self) -> int:
         """Take up `policy-training-state.pt` if there is one; returns the steps already done."""

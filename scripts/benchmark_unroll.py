@@ -1,7 +1,7 @@
 """Times the policy's imagined rollouts, forward and backward: `python -m scripts.benchmark_unroll --data DIR`.
 
-The figure is agent-steps per second: rollouts x vehicles x steps over the seconds of one whole optimiser step (drawing the
-starts, forward, backward, update), the median over repeats; the profile's top lines say where they go.
+The figure is agent-steps per second: rollouts x vehicles x steps over the seconds of one whole optimiser step (drawing
+the starts, forward, backward, update), the median over repeats; the profile's top lines say where they go.
 """
 
 from __future__ import annotations

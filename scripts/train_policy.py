@@ -55,15 +55,15 @@ def run(config: TrainPolicyConfig, run: Run) -> None:
     output = Path(config.output)
     source = load_model(resolve_model(config.world_model), MODEL_KIND).path
     world_model = load_world_model(source, device)
-    copy = output / "world-model.safetensors"
-    if source.resolve() != copy.resolve():
-        with atomic_file(copy) as temporary:
-            shutil.copyfile(source, temporary)
     stores = [WindowStore.open(folder) for folder in config.data]
     trainer = PolicyTrainer(
         world_model, config.policy, config.training, stores, output, config.seed, device, str(config.world_model)
     )
-    done = trainer.resume()
+    done = trainer.resume()  # refuses another run's output before anything in it is touched
+    copy = output / "world-model.safetensors"
+    if source.resolve() != copy.resolve():
+        with atomic_file(copy) as temporary:
+            shutil.copyfile(source, temporary)
     if done:
         run.say(f"resumed at step {done} of {config.training.steps}")
     curves = Curves(output / "training-curves.csv", resumed_at=done)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import types
 import typing
@@ -50,6 +51,15 @@ def save_model(path: Path | str, module: nn.Module, kind: str, config: object, e
     }
     with atomic_file(path) as temporary:
         save_file(state, temporary, metadata=header)
+
+
+def weights_digest(module: nn.Module) -> str:
+    """SHA-256 of the module's weights and buffers, by name: the same for the same model, wherever its file lies."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_model(path: Path | str, kind: str) -> LoadedModel:

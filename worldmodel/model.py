@@ -155,7 +155,7 @@ class WorldModel(nn.Module):
 
     def prior(self, memory: Memory) -> DiagonalNormal:
         """Prior of each vehicle's next latent, `(batch, agent, latent)`."""
-        if self.config.prior == "learned":
+        if self.config.latent_dims and self.config.prior == "learned":
             return DiagonalNormal.of_parameters(self.prior_net(memory.hidden))
         zeros = memory.hidden.new_zeros(*memory.hidden.shape[:-1], self.config.latent_dims)
         return DiagonalNormal(zeros, zeros)

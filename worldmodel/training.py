@@ -144,10 +144,9 @@ class WorldModelTrainer:
         """Train to `config.steps`; returns the path of the best model. Resumes where `resume()` left it."""
         config = self.config
         while self.done_steps < config.steps:
-            loss, norm = self._step()
+            shown, norm = self._step()
             self.done_steps += 1
             step = self.done_steps
-            shown = {"loss": loss.total.item(), "reconstruction": loss.reconstruction.item(), "kl": loss.kl.item()}
             on_step(step, shown)
             if step % 10 == 0:
                 log(step, {f"train/{name}": value for name, value in shown.items()} | {"train/gradient_norm": norm})
@@ -157,7 +156,7 @@ class WorldModelTrainer:
                 self.save_state()
         return self.model_path
 
-    def _step(self) -> tuple[Loss, float]:
+    def _step(self) -> tuple[dict[str, float], float]:
         config, step = self.config, self.done_steps
         growth = min(2.0 * step / config.steps, 1.0)
         first = min(config.first_horizon_steps, config.horizon_steps)
@@ -167,7 +166,7 @@ class WorldModelTrainer:
             group["lr"] = config.learning_rate * learning_rate_share(step, config.steps)
         self.optimizer.zero_grad(set_to_none=True)
         windows = self.training_windows.draw(config.batch, self.batches)
-        total: Loss | None = None
+        losses: list[tuple[float, Loss]] = []
         for window in windows:
             share = window.history.valid.shape[0] / config.batch
             loss = self._loss(window, horizon, kl_weight)
@@ -177,11 +176,15 @@ class WorldModelTrainer:
                     f"the last checkpoint is kept in {self.output}"
                 )
             (loss.total * share).backward()
-            total = loss if total is None else total
+            losses.append((share, loss))
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)
         self.optimizer.step()
-        assert total is not None
-        return total, float(norm)
+        shown = {
+            "loss": sum(share * loss.total.item() for share, loss in losses),
+            "reconstruction": sum(share * loss.reconstruction.item() for share, loss in losses),
+            "kl": sum(share * loss.kl.item() for share, loss in losses),
+        }
+        return shown, float(norm)
 
     def _loss(self, window: Window, horizon: int, kl_weight: float) -> Loss:
         config = self.config
@@ -222,7 +225,7 @@ class WorldModelTrainer:
         """Write all that `resume` needs, atomically."""
         save_training_state(
             self.state_path,
-            config={"model": asdict(self.model), "training": asdict(self.config), "seed": self.seed},
+            config=self._identity(),
             network=self.network.state_dict(),
             optimizer=self.optimizer.state_dict(),
             batches=self.batches.get_state(),
@@ -231,13 +234,16 @@ class WorldModelTrainer:
             best=self.best,
         )
 
+    def _identity(self) -> dict:
+        data = [store.fingerprint for store in self.stores]
+        return {"model": asdict(self.model), "training": asdict(self.config), "seed": self.seed, "data": data}
+
     def resume(self) -> int:
         """Take up `training-state.pt` if there is one; returns the steps already done."""
         if not self.state_path.is_file():
             return 0
         state = load_training_state(self.state_path)
-        wanted = {"model": asdict(self.model), "training": asdict(self.config), "seed": self.seed}
-        if state["config"] != wanted:
+        if state["config"] != self._identity():
             raise InputError(
                 f"{self.state_path}: belongs to a run with other settings; choose another --output or delete it"
             )

@@ -176,3 +176,13 @@ def test_the_total_is_the_discounted_mean_of_the_terms():
 def test_a_negative_weight_is_refused():
     with pytest.raises(ValueError, match="speed"):
         EnergyWeights(speed=-1.0)
+
+
+def test_in_contact_going_faster_never_looks_better():
+    for gap in (2.0, -1.0, -3.0):
+        costs_by_speed = [
+            costs.proximity(still(scene((0.0, -4.0, speed), (gap + 5.0, -4, 15))), PROXIMITY).item()
+            for speed in (15.0, 20.0, 25.0)
+        ]
+        assert costs_by_speed == sorted(costs_by_speed)
+    assert proximity(EGO, (2.0, -4, 15)) > proximity(EGO, (4.0, -4, 15)) > proximity(EGO, (6.0, -4, 15))
