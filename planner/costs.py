@@ -44,9 +44,8 @@ def proximity(trajectory: Trajectory, config: ProximityConfig) -> Tensor:
     With bumper-to-bumper gap g, rear vehicle's speed v and closing speed c, the room wanted is
     d = standstill + headway v + max(c, 0)² / (2 braking), and the cost max(1 - g/d, 0)² (1 - (dy/reach)²), where reach
     is the touching width plus `beside_m`. Where bodies overlap (g < 0) the ramp is 1 - g/standstill. It is
-    differentiable
-    in both vehicles' states: nothing is detached, unlike in the original (Henaff et al. 2019), whose gradient does not
-    reach the ego's motion.
+    differentiable in both vehicles' states: nothing is detached, unlike in the original (Henaff et al. 2019), whose
+    gradient does not reach the ego's motion.
     """
     ego, others = _ego_and_others(trajectory.states)
     there = trajectory.road.project(ego.position_m[:, :, 0])  # time stands where agents do

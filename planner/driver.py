@@ -50,15 +50,21 @@ class PolicyDriver:
 
     def reset(self, scene: TrafficState, road: Road, goal: Goal) -> None:
         self._lane, self._steps = None, 0
-        self._noise = torch.Generator(scene.speed_mps.device).manual_seed(self.seed)
-        # what is only shown must not change what is driven: it has noise of its own
-        self._shown_noise = torch.Generator(scene.speed_mps.device).manual_seed(self.seed + 1)
 
     @torch.no_grad()
     def act(self, history: TrafficState, road: Road, goal: Goal) -> Controls:
-        return self._control(
-            history[:, -1], history[:, -min(2, history.valid.shape[1])], road, self._goal(history, road, goal)
-        )
+        given = history.valid.device
+        history, road, goal = history.to(self.device), road.to(self.device), goal.to(self.device)
+        before = history[:, -min(2, history.valid.shape[1])]
+        return self._control(history[:, -1], before, road, self._goal(history, road, goal)).to(given)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.policy.parameters()).device
+
+    def _noise(self) -> torch.Generator:
+        """Noise of this moment: the same whatever was imagined before, and for whichever episodes it was."""
+        return torch.Generator(self.device).manual_seed(self.seed + self._steps)
 
     def _goal(self, history: TrafficState, road: Road, goal: Goal) -> Goal:
         if self.world_model is None or not self.lane_choice.enabled:
@@ -88,7 +94,7 @@ class PolicyDriver:
         episode, option = offered.nonzero(as_tuple=True)
         episode, option = (index.repeat_interleave(config.samples) for index in (episode, option))
         wanted = Goal(goal.desired_speed_mps[episode], chosen[episode, option])
-        trajectory = self._imagine(history[episode], road[episode], wanted, config.horizon_steps, self._noise)
+        trajectory = self._imagine(history[episode], road[episode], wanted, config.horizon_steps, config.samples)
         # every lane is judged alike: by its own centre line, not by the goal's
         trajectory = replace(trajectory, goal=replace(wanted, lane=torch.full_like(wanted.lane, NO_LANE)))
         energy = self.energy.total(self.energy.terms(trajectory)).view(-1, config.samples).mean(1)
@@ -97,9 +103,8 @@ class PolicyDriver:
         table[:, 1:] += config.margin
         return chosen.gather(1, table.argmin(1, keepdim=True))[:, 0]
 
-    def _imagine(
-        self, history: TrafficState, road: Road, goal: Goal, steps: int, noise: torch.Generator, sample: bool = True
-    ) -> Trajectory:
+    def _imagine(self, history: TrafficState, road: Road, goal: Goal, steps: int, samples: int) -> Trajectory:
+        """Unroll rows that come in blocks of `samples`; with 0, the likeliest future of each."""
         assert self.world_model is not None
         memory = self.world_model.observe(history, road)
 
@@ -107,25 +112,39 @@ class PolicyDriver:
             return self._control(scene, before, road, goal)
 
         before = history[:, -min(2, history.valid.shape[1])]
-        return imagine(self.world_model, memory, before, road, goal, control, steps, noise, sample)[0]
+        trajectory, _ = imagine(
+            self.world_model,
+            memory,
+            before,
+            road,
+            goal,
+            control,
+            steps,
+            self._noise(),
+            sample=samples > 0,
+            noise_period=samples or None,
+        )
+        return trajectory
 
     @torch.no_grad()
     def imagine(self, history: TrafficState, road: Road, goal: Goal, samples: int = 6, steps: int = 30) -> Imagination:
-        """The plan under the likeliest future, `samples` futures of the others, and the energy it expects."""
+        """The plan under the likeliest future, `samples` futures of the others, and the mean energy over them."""
         if self.world_model is None:
             raise InputError("the policy's world model is missing: nothing can be imagined; keep it beside the policy")
+        given = history.valid.device
+        history, road, goal = history.to(self.device), road.to(self.device), goal.to(self.device)
         chosen = goal
         if self._lane is not None:
             chosen = replace(goal, lane=torch.where(goal.lane == NO_LANE, self._lane, goal.lane))
         batch = history.valid.shape[0]
-        noise = self._shown_noise
-        plan = replace(self._imagine(history, road, chosen, steps, noise, sample=False), goal=goal)
+        plan = self._imagine(history, road, chosen, steps, 0)
         many = torch.arange(batch, device=history.valid.device).repeat_interleave(samples)
-        futures = self._imagine(history[many], road[many], chosen[many], steps, noise).states.position_m
+        sampled = self._imagine(history[many], road[many], chosen[many], steps, samples)
+        terms = self.energy.terms(replace(sampled, goal=goal[many]))  # as the drive is judged: by the goal given
         return Imagination(
-            plan_m=plan.states.position_m[:, :, 0],
-            futures_m=futures.view(batch, samples, steps, -1, 2),
-            cost=self.energy.terms(plan),
+            plan_m=plan.states.position_m[:, :, 0].to(given),
+            futures_m=sampled.states.position_m.view(batch, samples, steps, -1, 2).to(given),
+            cost={name: values.view(batch, samples, steps).mean(1).to(given) for name, values in terms.items()},
         )
 
 

@@ -50,6 +50,7 @@ def imagine(
     uncertainty: UncertaintyConfig | None = None,
     scale: UncertaintyScale | None = None,
     others_listen: bool = True,
+    noise_period: int | None = None,
 ) -> tuple[Trajectory, Tensor | None]:
     """Unroll `steps` steps under `control`.
 
@@ -67,6 +68,8 @@ def imagine(
         scale: Turn it into a cost on the trajectory, if given too.
         others_listen: Let the gradient flow through the others' answers to the ego. If False it is cut here: they
             still answer, but the ego is not rewarded for pushing them.
+        noise_period: Rows of the batch that are so far apart share their latents' noise: alternatives are then compared
+            in the same futures, and no row depends on which others stand in the batch.
 
     Returns:
         The trajectory, and the raw disagreement `(batch, measure)` where it was measured.
@@ -81,7 +84,7 @@ def imagine(
     for step in range(steps):
         if step % model.config.latent_hold_steps == 0 and model.config.latent_dims:
             prior = model.prior(memory)
-            latent = prior.sample(generator) if sample else prior.mean
+            latent = prior.sample(generator, noise_period) if sample else prior.mean
         chosen = control(step, scene, before)
         if uncertainty is not None and masks is not None and step % uncertainty.every_steps == 0:
             measures.append(disagreement(model, memory, latent, masks, uncertainty.reach_m))

@@ -70,11 +70,13 @@ def run(config: ForecastConfig, run: Run) -> None:
     run.log_artifact(output / "forecast.json")
     run.log_figure(figure)
     run.table(*forecast_table(result))
-    run.say(
-        f"at 3 s, of vehicles in sampled futures: {result['sampled_collision_rate']:.2%} touch another "
-        f"(recorded: {result['recorded_collision_rate']:.2%}), {result['sampled_off_road_rate']:.2%} are off the road "
-        f"(recorded: {result['recorded_off_road_rate']:.2%})"
-    )
+    sampled, off_road = result["sampled_collision_rate"], result["sampled_off_road_rate"]
+    if sampled is not None:
+        run.say(
+            f"at 3 s, of vehicles in sampled futures: {sampled:.2%} touch another "
+            f"(recorded: {result['recorded_collision_rate']:.2%}), {off_road:.2%} are off the road "
+            f"(recorded: {result['recorded_off_road_rate']:.2%})"
+        )
     run.say(f"written: {output / 'forecast.json'} and {figure}")
 
 

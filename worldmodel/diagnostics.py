@@ -32,8 +32,8 @@ def diagnose(
     - `latent_gap`: by how much the reconstruction worsens when vehicles get each other's latents (0: z is ignored).
     - `ego_gap`: by how much the forecast of the others worsens when the ego is given another ego's controls.
     - `forecast_error`: error with the prior's mean latent; `constant_velocity_error`: the same for constant velocity.
-    - `sampled_collision_rate`, `sampled_off_road_rate`: share of vehicles that touch another, or leave the road, in
-      futures sampled from the prior; `recorded_*`: the same in what happened.
+    - `sampled_collision_rate`, `sampled_off_road_rate`: share of vehicles that touch another, or are off the road, at
+      the end of futures sampled from the prior; `recorded_*`: the same in what happened.
     """
     history, future, road = window.history.to(device), window.future.to(device), window.road.to(device)
     who = torch.zeros_like(history.valid[:, -1])

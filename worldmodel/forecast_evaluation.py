@@ -99,7 +99,8 @@ def evaluate_forecasts(
         on_progress(min(start + config.batch, len(frames)), len(frames))
     if not bool(sums.windows[0] > 0):
         raise InputError(f"split '{split}' holds no vehicle that is seen for {HISTORY_S + HORIZONS_S[0]} s")
-    rates = impossible[:4] / impossible[4]
+    # no vehicle may be seen for 3 s
+    rates = (impossible[:4] / impossible[4]).tolist() if impossible[4] > 0 else [None] * 4
 
     def listed(name: str, root: bool = False) -> list[float | None]:
         mean = sums.mean(name)
@@ -120,10 +121,10 @@ def evaluate_forecasts(
         "min_fde_m": listed("min_fde"),
         "inside_sampled_range": listed("inside"),
         "inside_sampled_range_wanted": (config.samples - 1) / (config.samples + 1),
-        "sampled_collision_rate": float(rates[0]),
-        "sampled_off_road_rate": float(rates[1]),
-        "recorded_collision_rate": float(rates[2]),
-        "recorded_off_road_rate": float(rates[3]),
+        "sampled_collision_rate": rates[0],
+        "sampled_off_road_rate": rates[1],
+        "recorded_collision_rate": rates[2],
+        "recorded_off_road_rate": rates[3],
     }
 
 

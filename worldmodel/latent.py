@@ -21,8 +21,13 @@ class DiagonalNormal:
         mean, raw = parameters.chunk(2, -1)
         return cls(mean, -3.0 + 5.0 * torch.tanh(raw / 5.0 + 0.6931471805599453))
 
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype, device=self.mean.device)
+    def sample(self, generator: torch.Generator | None = None, period: int | None = None) -> Tensor:
+        """A draw of every variable. With `period`, rows of the batch that are `period` apart share their noise."""
+        rows, *rest = self.mean.shape
+        drawn = rows if period is None else period
+        noise = torch.randn(drawn, *rest, generator=generator, dtype=self.mean.dtype, device=self.mean.device)
+        if period is not None:
+            noise = noise.repeat(rows // period, *(1 for _ in rest))
         return self.mean + (self.log_variance / 2).exp() * noise
 
 

@@ -19,7 +19,7 @@ from worldmodel.errors import InputError
 from worldmodel.model import WorldModel, WorldModelConfig
 from worldmodel.neighbours import find_neighbours
 from worldmodel.road import Road
-from worldmodel.traffic import Goal
+from worldmodel.traffic import Goal, TrafficState
 from worldmodel.training import MODEL_KIND
 
 SHORT = PolicyTrainingConfig(
@@ -235,9 +235,24 @@ def test_showing_what_is_imagined_does_not_change_the_drive(tmp_path):
     road, goal = Road.straight(3), Goal(torch.tensor([25.0]), torch.tensor([-1]))
     history = history_of(scene((0, -4, 20), (20, -4, 18), (5, 0, 22)), 3)
     driver.reset(history[:, -1], road, goal)
-    before = driver._noise.get_state()
+    before = driver._choose_lane(history, road, goal), driver._noise().get_state()
     driver.imagine(history, road, goal, samples=4, steps=15)
-    assert torch.equal(before, driver._noise.get_state())
+    after = driver._choose_lane(history, road, goal), driver._noise().get_state()
+    assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+
+
+def test_a_drive_does_not_depend_on_the_other_episodes_of_the_batch(tmp_path):
+    driver = driver_with_lanes(tmp_path)
+    road, goal = Road.straight(3, batch=3), Goal(torch.full((3,), 25.0), torch.full((3,), -1))
+    torch.nn.init.normal_(driver.world_model.decoder_out.weight, std=0.3)
+    scenes = [scene((0, y, 20), (20, y, 12), (15, -4, 22)) for y in (0.0, -4.0, -8.0)]
+    history = history_of(TrafficState.cat(scenes), 3)
+
+    def imagined(rows):
+        return driver.imagine(history[rows], road[rows], goal[rows], samples=3, steps=12).futures_m
+
+    torch.testing.assert_close(imagined([0, 1, 2])[1], imagined([1])[0])
+    assert (imagined([1])[0, 0] - imagined([1])[0, 1]).abs().max() > 1e-3, "samples differ"
 
 
 def test_what_is_imagined_has_the_shapes_of_a_replay(tmp_path):

@@ -18,6 +18,7 @@ from worldmodel.recordings.split import SPLITS, check_splits
 
 KNOWN_FACTORS = {3.6: "km/h", 2.237: "miles per hour", 3.281: "feet per second"}
 FASTEST_MPS = 75.0
+SPEED_TOLERANCE = 0.005  # by which a recording's speeds may differ from its positions before they are scaled
 
 
 def read_tidy(
@@ -64,6 +65,7 @@ def read_tidy(
             if len(tracks) == 0:
                 dropped["recordings without a track left: dropped"] += 1
                 continue
+        tracks = _with_speeds_of_the_positions(tracks, str(name), dropped)
         recordings.append(Recording(str(name), tracks, completed(lanes[str(name)], speed_limit_mps)))
     if not recordings:
         raise InputError(f"{tracks_path}: no vehicle is seen long enough to make a track; give longer recordings")
@@ -117,6 +119,34 @@ def _check_motion(table: pd.DataFrame, source: str) -> None:
             f"{source}: column 'speed_mps', row {first}: speeds are {factor:.2f} times what the positions say{looks}; "
             f"expected metres, seconds and metres per second: convert the column"
         )
+
+
+def _with_speeds_of_the_positions(tracks: pd.DataFrame, name: str, dropped: Counter[str]) -> pd.DataFrame:
+    """Scale speeds and accelerations of 10 Hz tracks to what the positions say, where they are off by over 0.5 %.
+
+    A whole recording whose speeds are a few per cent off (a rounded unit factor) is consistent in itself, but a car
+    that is moved by its speed then drifts through cars that are moved by their positions. Distances are summed over
+    chords of one second: noise in the position would lengthen shorter ones, a bend shorten longer ones.
+    """
+    ordered = tracks.sort_values(["vehicle_id", "time_s"], kind="stable")
+    chord = round(1.0 / DT_S)
+    vehicle, time = ordered["vehicle_id"].to_numpy(), ordered["time_s"].to_numpy()
+    if len(ordered) <= chord:
+        return tracks
+    same = (vehicle[chord:] == vehicle[:-chord]) & (np.abs(time[chord:] - time[:-chord] - 1.0) < 0.05)
+    x, y, speed = (ordered[column].to_numpy() for column in ("x_m", "y_m", "speed_mps"))
+    moved = np.hypot(x[chord:] - x[:-chord], y[chord:] - y[:-chord])
+    # trapezoidal integral of the speed over each chord
+    summed = np.concatenate([[0.0], np.cumsum((speed[1:] + speed[:-1]) / 2 * DT_S)])
+    said = summed[chord:] - summed[:-chord]
+    counted = same & (moved > 3.0)
+    if counted.sum() < 100:
+        return tracks
+    factor = float(said[counted].sum() / moved[counted].sum())
+    if abs(factor - 1.0) <= SPEED_TOLERANCE:
+        return tracks
+    dropped[f"speeds {100 * (factor - 1):+.1f} % against the positions ({name}): scaled to fit"] += len(tracks)
+    return tracks.assign(speed_mps=tracks["speed_mps"] / factor, accel_mps2=tracks["accel_mps2"] / factor)
 
 
 def _is_10_hz(tracks: pd.DataFrame) -> bool:

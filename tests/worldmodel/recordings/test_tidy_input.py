@@ -210,3 +210,19 @@ def test_us101_is_read_whole(ngsim_data: Path, tmp_path: Path) -> None:
     store = WindowStore.open(tmp_path / "out")
     assert store.meta["counts"] == {"rows": 52_111, "frames": 1_440, "vehicles": 773, "tracks": 773}
     assert store.splits == json.loads((ngsim_data / "us101" / "splits.json").read_text())
+
+
+def test_speeds_that_are_off_by_a_factor_are_scaled_to_the_positions(tmp_path):
+    from collections import Counter
+
+    from traffic_scenes import platoon_recording
+
+    from worldmodel.recordings.tidy import _with_speeds_of_the_positions
+
+    tracks = platoon_recording("one", seed=0).tracks
+    noticed: Counter[str] = Counter()
+    assert _with_speeds_of_the_positions(tracks, "one", noticed) is tracks
+    off = tracks.assign(speed_mps=tracks["speed_mps"] * 1.025, accel_mps2=tracks["accel_mps2"] * 1.025)
+    mended = _with_speeds_of_the_positions(off, "one", noticed)
+    assert abs(mended["speed_mps"] / tracks["speed_mps"] - 1).max() < 0.002
+    assert sum(noticed.values()) == len(tracks)
