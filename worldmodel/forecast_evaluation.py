@@ -29,17 +29,23 @@ class ForecastEvaluationConfig:
         batch: Scenes of a batch.
         stride: Steps between the scenes that are scored; 1 scores each.
         max_agents: Vehicles of a scene at most.
+        withheld_s: Newest part of the history that the model does not see, in s. Recorded positions and speeds are
+            smoothed over a window that reaches into the future; this takes that knowledge away (and some that is fair).
+            The horizon still counts from the present, and constant velocity keeps its whole history.
     """
 
     samples: int = 6
     batch: int = 8
     stride: int = 1
     max_agents: int = 128
+    withheld_s: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("samples", "batch", "stride", "max_agents"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0.0 <= self.withheld_s < HISTORY_S:
+            raise ValueError(f"withheld_s must lie in [0, {HISTORY_S}), not {self.withheld_s}")
 
 
 @dataclass
@@ -90,12 +96,13 @@ def evaluate_forecasts(
     at = torch.tensor([round(horizon / dt) - 1 for horizon in HORIZONS_S])
     generator = torch.Generator(device).manual_seed(seed)
     model.eval()
+    withheld = round(config.withheld_s / dt)
     sums = _Sums(torch.zeros(len(HORIZONS_S), dtype=torch.double), {})
     impossible = torch.zeros(5, dtype=torch.double)
     for start in range(0, len(frames), config.batch):
         chosen = frames[start : start + config.batch]
         window = store.window(chosen, history_steps, steps, config.max_agents).to(device)
-        impossible += _score(model, window, at.to(device), config.samples, dt, generator, sums)
+        impossible += _score(model, window, at.to(device), config.samples, dt, withheld, generator, sums)
         on_progress(min(start + config.batch, len(frames)), len(frames))
     if not bool(sums.windows[0] > 0):
         raise InputError(f"split '{split}' holds no vehicle that is seen for {HISTORY_S + HORIZONS_S[0]} s")
@@ -112,6 +119,7 @@ def evaluate_forecasts(
         "horizons_s": list(HORIZONS_S),
         "windows": [int(count) for count in sums.windows.tolist()],
         "samples": config.samples,
+        "withheld_s": config.withheld_s,
         "rmse_m": listed("square", root=True),
         "constant_velocity_rmse_m": listed("constant_velocity_square", root=True),
         "sample_mean_rmse_m": listed("sample_mean_square", root=True),
@@ -129,15 +137,22 @@ def evaluate_forecasts(
 
 
 def _score(
-    model: WorldModel, window: Window, at: Tensor, samples: int, dt_s: float, generator: torch.Generator, sums: _Sums
+    model: WorldModel,
+    window: Window,
+    at: Tensor,
+    samples: int,
+    dt_s: float,
+    withheld: int,
+    generator: torch.Generator,
+    sums: _Sums,
 ) -> Tensor:
     history, future, road = window.history, window.future, window.road
     steps = future.valid.shape[1]
     whole_past = history.valid.all(1)
     counted = future.valid[:, at] & whole_past[:, None]  # (batch, horizon, agent)
-    memory = model.observe(history, road)
-    mean = forecast(model, memory, road, steps)
-    sampled = sampled_forecasts(model, memory, road, steps, samples, generator=generator)
+    memory = model.observe(history[:, : history.valid.shape[1] - withheld], road)
+    mean = forecast(model, memory, road, withheld + steps, generator=generator)[:, withheld:]
+    sampled = sampled_forecasts(model, memory, road, withheld + steps, samples, generator=generator)[:, :, withheld:]
     baseline = constant_velocity_of_history(history, steps, dt_s)
 
     error = (mean.position_m - future.position_m).norm(dim=-1)  # (batch, time, agent)
