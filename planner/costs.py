@@ -11,6 +11,8 @@ from planner.trajectory import Trajectory
 from worldmodel.road import NO_LANE
 from worldmodel.traffic import TrafficState
 
+OVERLAP_SLOPE = 0.1
+
 
 @dataclass(frozen=True)
 class ProximityConfig:
@@ -43,7 +45,7 @@ def proximity(trajectory: Trajectory, config: ProximityConfig) -> Tensor:
 
     With bumper-to-bumper gap g, rear vehicle's speed v and closing speed c, the room wanted is
     d = standstill + headway v + max(c, 0)² / (2 braking), and the cost max(1 - g/d, 0)² (1 - (dy/reach)²), where reach
-    is the touching width plus `beside_m`. Where bodies overlap (g < 0) the ramp is 1 - g/standstill. It is
+    is the touching width plus `beside_m`. Where g < 0 the ramp is 1 - 0.1 g/standstill. It is
     differentiable in both vehicles' states: nothing is detached, unlike in the original (Henaff et al. 2019), whose
     gradient does not reach the ego's motion.
     """
@@ -60,8 +62,9 @@ def proximity(trajectory: Trajectory, config: ProximityConfig) -> Tensor:
     rear_speed = torch.where(ahead, ego_along, speed_along)
     closing = torch.where(ahead, ego_along - speed_along, speed_along - ego_along).clamp_min(0.0)
     wanted = config.standstill_m + config.headway_s * rear_speed.clamp_min(0.0) + closing**2 / (2 * config.braking_mps2)
-    # inside another vehicle the room wanted no longer counts: only how deep, or going faster would look better
-    overlap = (-gap).clamp_min(0.0) / config.standstill_m
+    # alongside, the room wanted no longer counts, or going faster would look better: only how deep, and gently,
+    # for cars in narrow lanes drive side by side within reach of each other
+    overlap = OVERLAP_SLOPE * (-gap).clamp_min(0.0) / config.standstill_m
     ramp = (1.0 - gap.clamp_min(0.0) / wanted).clamp_min(0.0) + overlap
     reach = (others.width_m + ego.width_m) / 2 + config.beside_m
     beside = (1.0 - (left / reach) ** 2).clamp_min(0.0)
