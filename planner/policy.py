@@ -22,14 +22,14 @@ class PolicyConfig:
 
     Args:
         hidden: Width of its two layers.
-        max_acceleration_mps2: Strongest acceleration, in m/s².
+        max_acceleration_mps2: Strongest acceleration, in m/s²; nuPlan's limit of comfort is 2.4.
         max_braking_mps2: Strongest deceleration, in m/s².
         max_lateral_mps2: Largest lateral acceleration that it steers for, in m/s².
         dt_s: Time step in seconds.
     """
 
     hidden: int = 128
-    max_acceleration_mps2: float = 3.0
+    max_acceleration_mps2: float = 2.4
     max_braking_mps2: float = 6.0
     max_lateral_mps2: float = 3.0
     dt_s: float = 0.1
@@ -63,7 +63,8 @@ class Policy(nn.Module):
         """Controls `(batch,)` in `scene (batch, agent)`; `before` is one step ago (the same at a start)."""
         config = self.config
         raw = self.net(self._features(scene, before, road, goal))
-        forward, sideways = raw.tanh().unbind(-1)
+        # bounded as tanh is, but its slope falls with the cube of `raw`, not exponentially: saturation can be unlearned
+        forward, sideways = (raw * (1.0 + raw**2).rsqrt()).unbind(-1)
         acceleration = torch.where(forward > 0, config.max_acceleration_mps2, config.max_braking_mps2) * forward
         ego_speed = scene.speed_mps[:, 0].clamp_min(TURN_AT_LEAST_MPS)
         curvature = config.max_lateral_mps2 * sideways / ego_speed**2
