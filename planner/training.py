@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
+from planner.calibration import measure_uncertainty
 from planner.energy import Energy, EnergyConfig
 from planner.lane_choice import LaneChoiceConfig
 from planner.policy import Policy, PolicyConfig
 from planner.rollout import imagine
+from planner.saturation import saturated_share
 from planner.starts import StartConfig, Starts, StartSampler
-from planner.uncertainty import UncertaintyConfig, UncertaintyScale
-from worldmodel.checkpoint import load_training_state, save_model, save_training_state, weights_digest
+from planner.trajectory import Trajectory
+from planner.uncertainty import UncertaintyConfig
+from worldmodel.checkpoint import weights_digest
 from worldmodel.errors import InputError
-from worldmodel.kinematics import recorded_controls
 from worldmodel.model import WorldModel
-from worldmodel.recordings.sampling import WindowRequest, WindowSampler
+from worldmodel.optimisation import BestModel, Log, Optimisation
+from worldmodel.recordings.sampling import WindowRequest
 from worldmodel.recordings.store import WindowStore
-from worldmodel.traffic import Controls, Goal, TrafficState
+from worldmodel.traffic import Controls, TrafficState
 
-Log = Callable[[int, Mapping[str, float]], None]
 POLICY_KIND = "policy"
+COLLAPSED_SHARE = 0.5  # of the controls at their limits: no traffic asks for that
 
 
 @dataclass(frozen=True)
@@ -76,57 +75,6 @@ class PolicyTrainingConfig:
             raise ValueError("learning_rate and gradient_clip must be positive")
 
 
-@torch.no_grad()
-def measure_uncertainty(
-    model: WorldModel,
-    stores: Sequence[WindowStore],
-    config: PolicyTrainingConfig,
-    generator: torch.Generator,
-    noise: torch.Generator,
-    windows: int = 256,
-    mask_draws: int = 16,
-) -> UncertaintyScale:
-    """Mean and spread of the model's disagreement when the egos drive as they were recorded.
-
-    Pooled over `mask_draws` sets of dropout masks: one set's disagreement differs from another's as much as one
-    scene's does from another's.
-    """
-    request = WindowRequest(config.starts.history_steps, config.horizon_steps, config.starts.max_agents)
-    device = next(model.parameters()).device
-    raws = []
-    sampler = WindowSampler(stores, "train", request)
-    drawn = [sampler.draw(max(windows // mask_draws, 1), generator) for _ in range(mask_draws)]
-    for window in itertools.chain.from_iterable(drawn):
-        history, future, road = window.history.to(device), window.future.to(device), window.road.to(device)
-        heading = torch.cat([history.heading_rad[:, -1:, 0], future.heading_rad[:, :, 0]], 1)
-        speed = torch.cat([history.speed_mps[:, -1:, 0], future.speed_mps[:, :, 0]], 1)
-        acceleration, steering = recorded_controls(heading, speed, history.length_m[:, -1, 0], model.config.dt_s)
-        nothing = torch.zeros_like(speed[:, 0])
-        goal = Goal(nothing, torch.full_like(nothing, -1, dtype=torch.long))
-
-        def recorded(
-            step: int, scene: TrafficState, before: TrafficState, a: Tensor = acceleration, s: Tensor = steering
-        ) -> Controls:
-            return Controls(a[:, step], s[:, step])
-
-        memory = model.observe(history, road)
-        _, raw = imagine(
-            model,
-            memory,
-            history[:, -2],
-            road,
-            goal,
-            recorded,
-            config.horizon_steps,
-            noise,
-            config.sample_latent,
-            config.uncertainty,
-        )
-        assert raw is not None
-        raws.append(raw)
-    return UncertaintyScale.measured(torch.cat(raws))
-
-
 @dataclass
 class PolicyTrainer:
     """One training run of a policy, resumable at every checkpoint to the last bit.
@@ -136,10 +84,11 @@ class PolicyTrainer:
         policy: Architecture of the policy.
         config: Training settings.
         stores: Recordings whose scenes rollouts start from.
-        output: Folder of `policy.safetensors` and `policy-training-state.pt`.
+        output: Folder of `policy.safetensors` (the best so far in validation) and `policy-training-state.pt`.
         seed: Seed of the weights, the starts and the latents.
         device: Device to train on.
         world_model_file: Where the world model came from, kept with the weights.
+        warn: Told, in one line, that the policy has collapsed; at most once.
     """
 
     world_model: WorldModel
@@ -150,60 +99,70 @@ class PolicyTrainer:
     seed: int = 0
     device: str = "cpu"
     world_model_file: str = ""
+    warn: Callable[[str], None] = lambda line: None
 
     def __post_init__(self) -> None:
         if abs(self.policy.dt_s - self.world_model.config.dt_s) > 1e-6:
             raise InputError(
                 f"the policy is at {self.policy.dt_s} s per step, the world model at {self.world_model.config.dt_s} s"
             )
-        config = self.config
+        config, output = self.config, Path(self.output)
         self.world_model = self.world_model.to(self.device).eval().requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.network = Policy(self.policy).to(self.device)
-        self.batches = torch.Generator().manual_seed(self.seed)
-        self.noise = torch.Generator(self.device).manual_seed(self.seed + 1)
+        policy, training = asdict(self.policy), asdict(config)
+        extra = {
+            "energy": training["energy"],
+            "lane_choice": training["lane_choice"],
+            "training": training,
+            "world_model": self.world_model_file,
+        }
+        self.optimisation = Optimisation(
+            self.network,
+            torch.optim.Adam(self.network.parameters(), lr=config.learning_rate),
+            config,
+            BestModel(output / "policy.safetensors", POLICY_KIND, self.policy, extra),
+            output / "policy-training-state.pt",
+            {
+                "policy": policy,
+                "training": training,
+                "seed": self.seed,
+                "data": [store.fingerprint for store in self.stores],
+                "world_model": weights_digest(self.world_model),
+            },
+            self.seed,
+            warmup=50,
+            falls_from=0,
+        )
         self.energy = Energy(config.energy)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate)
         self.starts = StartSampler(self.stores, "train", config.starts, self.policy.dt_s)
         has_validation = any(len(store.rows("val", 1, 1)) for store in self.stores)
         self.validated_on = "val" if has_validation else "train"
         self.validation_starts = StartSampler(self.stores, self.validated_on, config.starts, self.policy.dt_s)
-        self.scale = self._scale() if config.use_uncertainty else None
-        self.done_steps, self.best = 0, math.inf
+        self.scale = None
+        if config.use_uncertainty:
+            self.scale = measure_uncertainty(
+                self.world_model,
+                self.stores,
+                WindowRequest(config.starts.history_steps, config.horizon_steps, config.starts.max_agents),
+                config.uncertainty,
+                config.sample_latent,
+                torch.Generator().manual_seed(self.seed + 4),
+                torch.Generator(self.device).manual_seed(self.seed + 5),
+            )
+        self._warned = False
 
-    def _scale(self) -> UncertaintyScale:
-        generator = torch.Generator().manual_seed(self.seed + 4)
-        noise = torch.Generator(self.device).manual_seed(self.seed + 5)
-        return measure_uncertainty(self.world_model, self.stores, self.config, generator, noise)
+    def resume(self) -> int:
+        """Take up `policy-training-state.pt` if there is one; returns the steps already done."""
+        return self.optimisation.resume()
 
-    @property
-    def policy_path(self) -> Path:
-        return Path(self.output) / "policy.safetensors"
+    def train(self, log: Log, on_step: Log = lambda *_: None) -> Path:
+        """Train to `config.steps`; returns the path of the best policy. Resumes where `resume()` left it."""
+        return self.optimisation.train(self._step, self._validate, self.validated_on, log, on_step)
 
-    @property
-    def state_path(self) -> Path:
-        return Path(self.output) / "policy-training-state.pt"
-
-    def train(self, log: Log, on_step: Callable[[int, Mapping[str, float]], None] = lambda *_: None) -> Path:
-        """Train to `config.steps`; returns the path of the policy. Resumes where `resume()` left it."""
-        config = self.config
-        while self.done_steps < config.steps:
-            terms, norm = self._step()
-            self.done_steps += 1
-            step = self.done_steps
-            on_step(step, {"energy": sum(terms.values()), "proximity": terms.get("proximity", 0.0)})
-            if step % 10 == 0:
-                values = {f"train/{name}": value for name, value in terms.items()}
-                log(step, values | {"train/energy": sum(terms.values()), "train/gradient_norm": norm})
-            if step % config.validate_every == 0 or step == config.steps:
-                self._validate(log)
-            if step % config.checkpoint_every == 0 or step == config.steps:
-                self.save_state()
-        return self.policy_path
-
-    def unroll(self, starts: Starts, noise: torch.Generator) -> dict[str, Tensor]:
-        """Weighted cost terms `(batch, time)` of the policy's imagined rollouts from `starts`."""
+    def unroll(self, starts: Starts, noise: torch.Generator) -> Trajectory:
+        """The policy's imagined rollouts from `starts`."""
         with torch.no_grad():
             memory = self.world_model.observe(starts.history, starts.road)
 
@@ -225,102 +184,46 @@ class PolicyTrainer:
             self.scale,
             config.others_listen,
         )
-        return self.energy.terms(trajectory)
+        return trajectory
 
-    def _step(self) -> tuple[dict[str, float], float]:
-        config, step = self.config, self.done_steps
-        warmup = min((step + 1) / 50, 1.0)
-        cosine = 0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * step / config.steps))
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * warmup * cosine
-        self.optimizer.zero_grad(set_to_none=True)
-        sums: dict[str, float] = {}
-        batches = self.starts.draw(config.batch, self.batches)
+    def _step(self) -> dict[str, float]:
+        self.optimisation.start_step()
+        measures: dict[str, float] = {}
+        batches = self.starts.draw(self.config.batch, self.optimisation.batches)
         total = sum(starts.history.valid.shape[0] for starts in batches)
-        for drawn in batches:
-            starts = drawn.to(self.device)
-            terms = self.unroll(starts, self.noise)
-            loss = self.energy.total(terms).sum() / total
-            if not torch.isfinite(loss):
-                raise FloatingPointError(
-                    f"energy is {loss.item()} at step {step}; the last checkpoint is kept in {self.output}"
-                )
-            loss.backward()
+        for starts in batches:
+            terms = self.energy.terms(self.unroll(starts.to(self.device), self.optimisation.noise))
+            self.optimisation.descend(self.energy.total(terms).sum() / total, "energy")
             for name, values in terms.items():
-                sums[name] = sums.get(name, 0.0) + float(values.detach().mean(1).sum()) / total
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)
-        if torch.isfinite(norm):  # a rollout that blew up loses its turn, not the run
-            self.optimizer.step()
-        return sums, float(norm)
+                measures[name] = measures.get(name, 0.0) + float(values.detach().mean(1).sum()) / total
+        return measures | {"energy": sum(measures.values()), "gradient_norm": self.optimisation.finish_step()}
 
     @torch.no_grad()
-    def _validate(self, log: Log) -> None:
-        """Score the same starts under the same noise each time; keep the policy if it is the best so far."""
+    def _validate(self) -> tuple[dict[str, float], float]:
+        """Score the same starts under the same noise each time."""
         config = self.config
         noise = torch.Generator(self.device).manual_seed(self.seed + 3)
         drawn = self.validation_starts.draw(config.validation_rollouts, torch.Generator().manual_seed(self.seed + 2))
         total = sum(starts.history.valid.shape[0] for starts in drawn)
-        sums: dict[str, float] = {"energy": 0.0}
+        sums = {"energy": 0.0, "saturated_share": 0.0}
         for each in drawn:
-            terms = self.unroll(each.to(self.device), noise)
+            starts = each.to(self.device)
+            trajectory = self.unroll(starts, noise)
+            terms = self.energy.terms(trajectory)
             sums["energy"] += float(self.energy.total(terms).sum()) / total
+            share = saturated_share(trajectory, starts.history[:, -1], self.policy)
+            sums["saturated_share"] += float(share.sum()) / total
             for name, values in terms.items():
                 sums[name] = sums.get(name, 0.0) + float(values.mean(1).sum()) / total
-        log(self.done_steps, {f"{self.validated_on}/{name}": value for name, value in sums.items()})
-        if sums["energy"] < self.best:
-            self.best = sums["energy"]
-            extra = {
-                "step": self.done_steps,
-                "validation": sums,
-                "energy": asdict(config.energy),
-                "lane_choice": asdict(config.lane_choice),
-                "training": asdict(config),
-                "world_model": self.world_model_file,
-                "seed": self.seed,
-            }
-            save_model(self.policy_path, self.network, POLICY_KIND, self.policy, extra)
+        self._warn_of_collapse(sums["saturated_share"])
+        return sums, sums["energy"]
 
-    def save_state(self) -> None:
-        """Write all that `resume` needs, atomically."""
-        save_training_state(
-            self.state_path,
-            config=self._identity(),
-            network=self.network.state_dict(),
-            optimizer=self.optimizer.state_dict(),
-            batches=self.batches.get_state(),
-            noise=self.noise.get_state(),
-            done_steps=self.done_steps,
-            best=self.best,
-        )
-
-    def _identity(self) -> dict:
-        data = [store.fingerprint for store in self.stores]
-        model = weights_digest(self.world_model)
-        # as JSON has it, so that what was stored compares equal to what is asked for
-        return json.loads(
-            json.dumps(
-                {
-                    "policy": asdict(self.policy),
-                    "training": asdict(self.config),
-                    "seed": self.seed,
-                    "data": data,
-                    "world_model": model,
-                }
+    def _warn_of_collapse(self, share: float) -> None:
+        step, steps = self.optimisation.done_steps, self.config.steps
+        if share > COLLAPSED_SHARE and step >= steps / 4 and not self._warned:
+            self._warned = True
+            self.warn(
+                f"warning: at step {step}, {share:.0%} of the imagined controls are at their limits: the policy has "
+                "probably collapsed into one answer to everything, such as full braking; try a lower "
+                "--training.learning_rate or softer cost weights (--training.energy.weights.proximity)"
             )
-        )
-
-    def resume(self) -> int:
-        """Take up `policy-training-state.pt` if there is one; returns the steps already done."""
-        if not self.state_path.is_file():
-            return 0
-        state = load_training_state(self.state_path)
-        if state["config"] != self._identity():
-            raise InputError(
-                f"{self.state_path}: belongs to a run with other settings; choose another --output or delete it"
-            )
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.batches.set_state(state["batches"])
-        self.noise.set_state(state["noise"])
-        self.done_steps, self.best = state["done_steps"], state["best"]
-        return self.done_steps

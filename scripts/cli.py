@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -33,6 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _run(_verb(arguments[0]), arguments[1:])
     except InputError as error:
         return _fail(str(error), INPUT_ERROR)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return _fail(f"{error.filename or 'disk'}: {error.strerror}; make room and start again", INPUT_ERROR)
     except Terminated:
         return _fail("terminated", TERMINATED)
     except KeyboardInterrupt:

@@ -19,7 +19,7 @@ class Curves:
         path.parent.mkdir(parents=True, exist_ok=True)
         if resumed_at and path.is_file():
             with path.open(newline="") as file:
-                for step, name, value in csv.reader(file):
+                for step, name, value in (row for row in csv.reader(file) if len(row) == 3):  # the last may be cut
                     if int(step) <= resumed_at:
                         self.values.setdefault(name, []).append((int(step), float(value)))
         with atomic_file(path) as temporary, temporary.open("w", newline="") as file:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from scripts.device import available_device
 from scripts.tracking import Run
-from scripts.train_world_model import available_device
 from worldmodel.files import atomic_file
 from worldmodel.forecast_evaluation import ForecastEvaluationConfig, evaluate_forecasts
 from worldmodel.forecast_figure import draw_forecasts

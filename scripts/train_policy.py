@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from planner.energy import EnergyWeights
 from planner.policy import PolicyConfig
 from planner.training import PolicyTrainer, PolicyTrainingConfig
-from scripts.curves import Curves
+from scripts.device import available_device
 from scripts.tracking import Run
-from scripts.train_world_model import available_device
+from scripts.training import train
 from worldmodel.checkpoint import load_model
 from worldmodel.files import atomic_file
 from worldmodel.loading import load_world_model
 from worldmodel.recordings.store import WindowStore
 from worldmodel.training import MODEL_KIND
+
+PANELS = [
+    ("energy of imagined rollouts", ["train/energy", "*/energy"]),
+    ("its terms in validation", [f"*/{term}" for term in asdict(EnergyWeights())]),
+    ("gradient norm before clipping", ["train/gradient_norm"]),
+    ("share of controls at their limits", ["*/saturated_share"]),
+]
 
 
 @dataclass(frozen=True)
@@ -57,44 +64,11 @@ def run(config: TrainPolicyConfig, run: Run) -> None:
     world_model = load_world_model(source, device)
     stores = [WindowStore.open(folder) for folder in config.data]
     trainer = PolicyTrainer(
-        world_model, config.policy, config.training, stores, output, config.seed, device, str(config.world_model)
+        world_model, config.policy, config.training, stores, output, config.seed, device, config.world_model, run.say
     )
     done = trainer.resume()  # refuses another run's output before anything in it is touched
     copy = output / "world-model.safetensors"
     if source.resolve() != copy.resolve():
         with atomic_file(copy) as temporary:
             shutil.copyfile(source, temporary)
-    if done:
-        run.say(f"resumed at step {done} of {config.training.steps}")
-    curves = Curves(output / "training-curves.csv", resumed_at=done)
-
-    with run.progress(config.training.steps, "training the policy") as progress:
-        progress.advance(done)
-
-        def on_step(step: int, values: Mapping[str, float]) -> None:
-            progress.advance(1, energy=values["energy"], proximity=values["proximity"])
-
-        def log(step: int, values: Mapping[str, float]) -> None:
-            run.log_metrics(values, step)
-            curves.add(step, values)
-
-        path = trainer.train(log, on_step)
-    terms = ["proximity", "lane", "off_road", "speed", "comfort", "uncertainty"]
-    figure = curves.draw(
-        output / "training-curves.png",
-        [
-            ("energy of imagined rollouts", ["train/energy", "*/energy"]),
-            ("its terms in validation", [f"*/{term}" for term in terms]),
-            ("gradient norm before clipping", ["train/gradient_norm"]),
-        ],
-    )
-    run.log_figure(figure)
-    run.log_artifact(path, "policy")
-    run.log_artifact(copy, "policy")
-    run.register_model(path, config.name)
-    run.table(
-        f"policy after {config.training.steps} steps: imagined energy on '{trainer.validated_on}'",
-        ["term", "value"],
-        [(name, f"{value:.4f}") for name, value in curves.last(trainer.validated_on).items()],
-    )
-    run.say(f"policy: {path}")
+    train(trainer, done, run, "policy", config.name, ["energy", "proximity"], PANELS, [copy])

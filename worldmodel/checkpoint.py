@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import types
 import typing
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from worldmodel.errors import InputError
@@ -37,7 +38,8 @@ class LoadedModel:
 def save_model(path: Path | str, module: nn.Module, kind: str, config: object, extra: Mapping[str, Any] | None = None):
     """Write the module's weights and buffers, its config dataclass and `extra` (plain JSON) as one file, atomically.
 
-    `kind` names what it is (`world-model`, `policy`), so that a file is not mistaken for another.
+    `kind` names what it is (`world-model`, `policy`), so that a file is not mistaken for another. Raises `OSError`
+    where it cannot be written; what was at `path` stays as it was.
     """
     path = Path(path)
     # safetensors refuses tensors that share memory: tied weights are written once per name
@@ -49,8 +51,7 @@ def save_model(path: Path | str, module: nn.Module, kind: str, config: object, e
         "config": json.dumps(_plain(config), sort_keys=True),
         "extra": json.dumps(_plain(dict(extra or {})), sort_keys=True),
     }
-    with atomic_file(path) as temporary:
-        save_file(state, temporary, metadata=header)
+    _write(path, safetensors_bytes(state, metadata=header))
 
 
 def weights_digest(module: nn.Module) -> str:
@@ -127,9 +128,13 @@ def config_from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -
 
 
 def save_training_state(path: Path | str, **values: Any) -> None:
-    """Write tensors and plain values (numbers, texts, lists, dicts, state dicts) to resume from, atomically."""
-    with atomic_file(Path(path)) as temporary:
-        torch.save({"format": FORMAT, "format_version": FORMAT_VERSION, "values": values}, temporary)
+    """Write tensors and plain values (numbers, texts, lists, dicts, state dicts) to resume from, atomically.
+
+    Raises `OSError` where it cannot be written; what was at `path` stays as it was.
+    """
+    content = io.BytesIO()
+    torch.save({"format": FORMAT, "format_version": FORMAT_VERSION, "values": values}, content)
+    _write(Path(path), content.getbuffer())
 
 
 def load_training_state(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -151,6 +156,12 @@ def load_training_state(path: Path | str, device: torch.device | str = "cpu") ->
     if content.get("format_version") != FORMAT_VERSION:
         raise InputError(f"{path}: format version {content.get('format_version')}, this program reads {FORMAT_VERSION}")
     return typing.cast(dict[str, Any], content["values"])
+
+
+def _write(path: Path, content: bytes | memoryview) -> None:
+    # not by the libraries' own writers: on a full disk each raises an error of its own, without a number
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _only_model(folder: Path, kind: str) -> Path:

@@ -51,7 +51,7 @@ def trainer(store, output: Path, config=SHORT, model=None) -> PolicyTrainer:
 def test_resume_is_bit_exact(store, tmp_path):
     whole = trainer(store, tmp_path / "whole")
     whole.train(lambda step, values: None)
-    trainer(store, tmp_path / "halves", replace(SHORT, steps=6)).save_state()
+    trainer(store, tmp_path / "halves", replace(SHORT, steps=6)).optimisation.save_state()
 
     class StoppedError(Exception):
         pass
@@ -142,12 +142,62 @@ def test_a_deterministic_world_model_trains_a_policy(store, tmp_path):
 
 def test_an_energy_that_is_not_finite_stops_and_keeps_the_checkpoint(store, tmp_path):
     broken = trainer(store, tmp_path)
-    broken.save_state()
+    broken.optimisation.save_state()
     with torch.no_grad():
         next(iter(broken.network.parameters())).fill_(math.nan)
     with pytest.raises(FloatingPointError, match="step 0"):
         broken.train(lambda step, values: None)
-    assert broken.state_path.is_file()
+    assert broken.optimisation.state_path.is_file()
+
+
+def forced(policy: Policy, forward: float, sideways: float) -> None:
+    """The same answer to everything: `forward` and `sideways` before they are bounded."""
+    with torch.no_grad():
+        policy.net[-1].weight.zero_()
+        policy.net[-1].bias.copy_(torch.tensor([forward, sideways]))
+
+
+@pytest.mark.parametrize(
+    ("forward", "sideways", "share"),
+    [
+        (0.0, 0.0, 0.0),
+        (-50.0, 0.0, 1.0),  # full braking
+        (50.0, 0.0, 1.0),
+        (0.0, 50.0, 1.0),
+        (0.0, -3.2, 1.0),  # bounded to 0.954 of the limit
+        (0.0, 2.9, 0.0),  # 0.945
+        (-2.9, -2.9, 0.0),
+        (3.2, 0.0, 1.0),
+    ],
+)
+def test_controls_beyond_95_percent_of_their_limit_are_saturated(store, tmp_path, forward, sideways, share):
+    trained = trainer(store, tmp_path, replace(SHORT, use_uncertainty=False))
+    forced(trained.network, forward, sideways)
+    validation, _ = trained._validate()
+    assert validation["saturated_share"] == pytest.approx(share)
+
+
+def test_a_policy_that_collapsed_into_full_braking_is_told_once_after_a_quarter_of_the_training(store, tmp_path):
+    lines: list[str] = []
+    shares: dict[int, float] = {}
+    config = replace(SHORT, steps=8, validate_every=1, use_uncertainty=False)
+    collapsed = trainer(store, tmp_path, config)
+    collapsed.warn = lines.append
+    forced(collapsed.network, -50.0, 0.0)
+    collapsed.train(lambda step, values: shares.update({step: values.get("val/saturated_share", -1.0)}))
+    assert shares == {step: 1.0 for step in range(1, 9)}
+    assert len(lines) == 1
+    assert "at step 2, 100% of the imagined" in lines[0]
+    assert "--training.learning_rate" in lines[0]
+    assert "\n" not in lines[0]
+
+
+def test_a_policy_that_drives_is_not_said_to_have_collapsed(store, tmp_path):
+    lines: list[str] = []
+    driving = trainer(store, tmp_path, replace(SHORT, validate_every=1))
+    driving.warn = lines.append
+    driving.train(lambda step, values: None)
+    assert lines == []
 
 
 def test_starts_are_interactive_and_leave_room_to_brake(store):

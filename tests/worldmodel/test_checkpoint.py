@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
+import resource
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -150,15 +153,45 @@ def test_a_write_that_fails_leaves_the_old_model(tmp_path, monkeypatch):
     save_model(path, nn.Linear(2, 2), "policy", Encoder(1))
     before = path.read_bytes()
 
-    def fail(state, target, metadata):
-        Path(target).write_bytes(b"half")
+    def fail(target, content):
+        with target.open("wb") as file:
+            file.write(content[:8])
         raise OSError("disk full")
 
-    monkeypatch.setattr("worldmodel.checkpoint.save_file", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="disk full"):
         save_model(path, nn.Linear(2, 2), "policy", Encoder(2))
     assert path.read_bytes() == before
     assert [item.name for item in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+@contextmanager
+def files_of_at_most(size: int):
+    """The system refuses to let files grow beyond `size` bytes, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("save", [save_model, save_training_state], ids=["model", "training state"])
+def test_where_there_is_no_room_the_system_s_error_is_raised_and_the_old_file_stands(tmp_path, save):
+    def written(width: int) -> None:
+        module = nn.Linear(width, width)
+        if save is save_model:
+            save_model(tmp_path / "file", module, "policy", Encoder())
+        else:
+            save_training_state(tmp_path / "file", network=module.state_dict())
+
+    written(8)
+    before = (tmp_path / "file").read_bytes()
+    with files_of_at_most(16_384), pytest.raises(OSError, match="File too large") as refused:
+        written(256)
+    assert refused.value.errno == errno.EFBIG
+    assert (tmp_path / "file").read_bytes() == before
+    assert [item.name for item in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(

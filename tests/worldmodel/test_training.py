@@ -1,6 +1,8 @@
 """Claims about training the world model, on platoons made for it."""
 
+import errno
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,11 +10,13 @@ import pytest
 import torch
 from traffic_scenes import platoon_store
 
+from worldmodel.checkpoint import load_model
 from worldmodel.errors import InputError
 from worldmodel.forecast_evaluation import ForecastEvaluationConfig, evaluate_forecasts
 from worldmodel.loading import load_world_model
 from worldmodel.model import WorldModelConfig
 from worldmodel.objective import ObjectiveConfig
+from worldmodel.optimisation import learning_rate_share
 from worldmodel.training import WorldModelTrainer, WorldModelTrainingConfig
 
 SMALL = WorldModelConfig(hidden=24, latent_dims=4, latent_hold_steps=5)
@@ -65,7 +69,7 @@ def test_resume_is_bit_exact(store, tmp_path):
 
 
 def test_resuming_another_run_s_state_is_refused(store, tmp_path):
-    trainer(store, tmp_path).save_state()
+    trainer(store, tmp_path).optimisation.save_state()
     with pytest.raises(InputError, match="other settings"):
         trainer(store, tmp_path, replace(SHORT, batch=5)).resume()
 
@@ -75,7 +79,10 @@ def test_training_beats_constant_velocity_on_platoons_it_has_not_seen(store, tmp
     trained = trainer(store, tmp_path, config)
     trained.train(lambda step, values: None)
     result = evaluate_forecasts(
-        load_world_model(trained.model_path), store, "test", ForecastEvaluationConfig(samples=3, stride=4)
+        load_world_model(trained.optimisation.best_model.path),
+        store,
+        "test",
+        ForecastEvaluationConfig(samples=3, stride=4),
     )
     assert result["rmse_m"][1] < 0.85 * result["constant_velocity_rmse_m"][1]
     assert result["min_fde_m"][1] <= result["fde_m"][1] * 1.5
@@ -83,12 +90,64 @@ def test_training_beats_constant_velocity_on_platoons_it_has_not_seen(store, tmp
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_frames_and_keeps_the_checkpoint(store, tmp_path):
     broken = trainer(store, tmp_path)
-    broken.save_state()
+    broken.optimisation.save_state()
     with torch.no_grad():
         broken.network.decoder_in.weight.fill_(math.nan)
     with pytest.raises(FloatingPointError, match=r"step 0 on frames \[\d+"):
         broken.train(lambda step, values: None)
-    assert broken.state_path.is_file()
+    assert broken.optimisation.state_path.is_file()
+
+
+@pytest.mark.parametrize("full_at", ["training-state.pt", "world-model.safetensors"])
+def test_a_full_disk_ends_training_in_one_line_that_names_the_last_checkpoint(store, tmp_path, monkeypatch, full_at):
+    stopped = trainer(store, tmp_path, replace(SHORT, validate_every=2))
+    write = Path.write_bytes
+
+    def until_full(path, content):
+        if full_at in path.name and stopped.optimisation.done_steps > 4:
+            write(path, content[: len(content) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", until_full)
+    better = iter([3.0, 2.0, 1.0, 0.0])
+    monkeypatch.setattr(stopped, "_validate", lambda: ({}, next(better)))
+    with pytest.raises(InputError) as told:
+        stopped.train(lambda step, values: None)
+    state = stopped.optimisation.state_path
+    assert "No space left on device" in str(told.value)
+    assert f"the last good checkpoint is {state}, of step 4" in str(told.value)
+    assert "\n" not in str(told.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["training-state.pt", "world-model.safetensors"]
+    load_world_model(tmp_path)
+    assert trainer(store, tmp_path, replace(SHORT, validate_every=2)).resume() == 4
+
+
+def test_a_disk_that_is_full_from_the_start_is_told_too(store, tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match=r"step 4 \(No space left on device\); no checkpoint was written yet"):
+        trainer(store, tmp_path).train(lambda step, values: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_fiftieth():
+    for settings in ({}, {"warmup": 50, "falls_from": 0}):
+        shares = [learning_rate_share(step, 1000, **settings) for step in range(1001)]
+        top = shares.index(max(shares))
+        assert shares[top] == pytest.approx(1.0, abs=0.01)
+        assert shares[: top + 1] == sorted(shares[: top + 1])
+        assert shares[top:] == sorted(shares[top:], reverse=True)
+        assert shares[-1] == pytest.approx(0.02)
+
+
+def test_the_weights_name_the_data_that_they_were_trained_on(store, tmp_path):
+    path = trainer(store, tmp_path, replace(SHORT, steps=1)).train(lambda step, values: None)
+    extra = load_model(path, "world-model").extra
+    assert extra["data"] == [store.fingerprint]
+    assert (extra["step"], extra["seed"]) == (1, 0)
 
 
 def test_the_shuffled_latent_hurts_a_model_that_uses_it(store, tmp_path):
