@@ -36,6 +36,8 @@ class HighwayConfig:
         density: Of the traffic at the start, highway-env's measure; 0: its own, 1.
         duration_s: Length of an episode, s.
         desired_speed_mps: Speed the ego is asked for, m/s.
+        simulator: `batched` (as tensors, many episodes at once, equal to highway-env: docs/simulator.md) or
+            `highway-env` (its own).
     """
 
     vehicles: int = 0
@@ -43,6 +45,11 @@ class HighwayConfig:
     density: float = 0.0
     duration_s: float = 30.0
     desired_speed_mps: float = 30.0
+    simulator: str = "batched"
+
+    def __post_init__(self) -> None:
+        if self.simulator not in ("batched", "highway-env"):
+            raise InputError(f"highway.simulator: expected batched or highway-env, got '{self.simulator}'")
 
 
 @dataclass(frozen=True)
@@ -66,16 +73,19 @@ class TrafficSource:
             if not self.data:
                 raise InputError("data: environment 'recorded' needs a recording store; give --data DIR")
             return RecordedTraffic.open(self.data, self.split, self.recorded, self.device)
+        from envs.batched.traffic import BATCHED, BatchedHighwayTraffic
         from envs.highway import HighwayTraffic
 
-        return HighwayTraffic(
-            self.environment,
-            vehicles=self.highway.vehicles or None,
-            lanes=self.highway.lanes or None,
-            density=self.highway.density or None,
-            duration_s=self.highway.duration_s,
-            desired_speed_mps=self.highway.desired_speed_mps,
-        )
+        given: dict[str, Any] = {
+            "vehicles": self.highway.vehicles or None,
+            "lanes": self.highway.lanes or None,
+            "density": self.highway.density or None,
+            "duration_s": self.highway.duration_s,
+            "desired_speed_mps": self.highway.desired_speed_mps,
+        }
+        if self.highway.simulator == "batched" and self.environment in BATCHED:
+            return BatchedHighwayTraffic(self.environment, **given, device=self.device)
+        return HighwayTraffic(self.environment, **given)
 
 
 def check_driver(name: str, environment: str) -> None:

@@ -1,0 +1,45 @@
+"""How highway-env's cars move (`vehicle/kinematics.py`): a bicycle, integrated by explicit Euler."""
+
+from __future__ import annotations
+
+import torch
+
+from envs.batched.lanes import Lanes
+from envs.batched.scene import Scene
+
+MAX_SPEED_MPS = 40.0
+HALF_LENGTH_M = 2.5
+
+
+def move(scene: Scene, lanes: Lanes, dt_s: float) -> Scene:
+    """One frame: x += v cos(ψ + β) dt, ψ += v sin β / (L/2) dt, v += a dt with β = atan(tan δ / 2).
+
+    Crashed cars brake by 1/s times their speed, wheels straight; an impact moves a car once, and crashes it.
+    """
+    speed, crashed = scene.speed_mps, scene.crashed
+    steering = scene.steering_rad.masked_fill(crashed, 0.0)
+    acceleration = torch.where(crashed, -speed, scene.acceleration_mps2)
+    acceleration = torch.where(speed > MAX_SPEED_MPS, acceleration.minimum(MAX_SPEED_MPS - speed), acceleration)
+    acceleration = torch.where(speed < -MAX_SPEED_MPS, acceleration.maximum(-MAX_SPEED_MPS - speed), acceleration)
+    slip = torch.atan(0.5 * torch.tan(steering))
+    course = scene.heading_rad + slip
+    x = scene.x_m + speed * course.cos() * dt_s + scene.impact_x_m
+    y = scene.y_m + speed * course.sin() * dt_s + scene.impact_y_m
+    heading = scene.heading_rad + speed * slip.sin() / HALF_LENGTH_M * dt_s
+    with torch.no_grad():
+        lane = lanes.nearest(x, y, heading)
+    nothing = torch.zeros_like(x)
+    return scene.but(
+        x_m=x,
+        y_m=y,
+        heading_rad=heading,
+        speed_mps=speed + acceleration * dt_s,
+        acceleration_mps2=acceleration,
+        steering_rad=steering,
+        lane=lane,
+        timer_s=scene.timer_s + dt_s,
+        crashed=crashed | scene.struck,
+        impact_x_m=nothing,
+        impact_y_m=nothing,
+        struck=torch.zeros_like(crashed),
+    )

@@ -1,0 +1,326 @@
+"""highway-env's traffic for many episodes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.utils import seeding
+from torch import Tensor
+
+from envs.batched.collisions import collide
+from envs.batched.decisions import TAU_ACCELERATION_S, Motion, choose_lanes, idm_actions, steering_towards
+from envs.batched.dynamics import move
+from envs.batched.lanes import Lanes
+from envs.batched.neighbours import LaneOrder
+from envs.batched.rewards import highway_reward, merge_reward
+from envs.batched.scene import Scene
+from envs.batched.spawn import Spawn, spawn_highway, spawn_merge, spawn_merge_generic
+from worldmodel.errors import InputError
+
+SPAWNS: dict[str, Callable[[np.random.Generator, dict[str, Any]], Spawn]] = {
+    "highway-v0": spawn_highway,
+    "highway-fast-v0": spawn_highway,
+    "merge-v0": spawn_merge,
+    "merge-v1": spawn_merge,
+    "merge-generic-v0": spawn_merge_generic,
+    "merge-generic-v1": spawn_merge_generic,
+}
+LANE_LEFT, IDLE, LANE_RIGHT, FASTER, SLOWER = range(5)
+NOWHERE_M = -1e6  # where the places without a car are, each on its own
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one decision of the ego brought, `(episode,)` each.
+
+    Attributes:
+        reward: highway-env's.
+        terminated: Bool. The ego crashed, left the road where that ends an episode, or passed the merge.
+        truncated: Bool. The time is up.
+    """
+
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+
+
+class BatchedHighway:
+    """highway-env 1.12.1's highway and merge environments, many episodes in lockstep as tensors.
+
+    The same seed gives the same scene as highway-env, the same actions the same future (docs/simulator.md has what was
+    compared). Every operation is differentiable in the states and in continuous controls, decisions aside: lane
+    changes, who follows whom and who collides are taken as they are.
+
+    Args:
+        environment: One of `SPAWNS`.
+        config: Overrides of highway-env's configuration, as highway-env takes them.
+        dtype: float64 is equal to highway-env, float32 faster.
+        device: Where to run.
+
+    Attributes:
+        config: highway-env's configuration with the overrides.
+        network: highway-env's road network.
+        lanes: The road.
+        scene: The state of all episodes.
+        time_s: `(episode,)` float64, since each episode began.
+
+    Raises:
+        InputError: The environment is not one of those, or asks for what is not supported.
+    """
+
+    def __init__(
+        self,
+        environment: str = "highway-v0",
+        config: dict[str, Any] | None = None,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if environment not in SPAWNS:
+            raise InputError(f"environment: expected one of {', '.join(SPAWNS)}; got {environment!r}")
+        reference = _reference(environment, config)
+        self.environment, self.dtype, self.device = environment, dtype, torch.device(device)
+        self.config = reference.config
+        self.discrete = self.config["action"]["type"] == "DiscreteMetaAction"
+        self.network = reference.road.network
+        self.lanes = Lanes.of(self.network, bool(self.config["neighbour_vehicles_connected_lanes"]), dtype, device)
+        self.obstacles = [tuple(float(v) for v in thing.position) for thing in reference.road.objects]
+        self.ego_only = environment.startswith("highway-fast")  # it switches the other cars' collisions off
+        self.end_m = float(getattr(reference, "end_position", 370.0))
+        action = reference.action_type
+        if self.discrete:
+            self.target_speeds = torch.as_tensor(np.asarray(action.target_speeds), dtype=dtype, device=device)
+        else:
+            self.acceleration_range, self.steering_range = action.acceleration_range, action.steering_range
+        self.frames = int(self.config["simulation_frequency"] // self.config["policy_frequency"])
+        self.frame_s = 1 / self.config["simulation_frequency"]
+        self.step_s = 1 / self.config["policy_frequency"]
+        self.scene: Scene
+        self.speed_index = torch.zeros(0, dtype=torch.long)
+        self.time_s = torch.zeros(0, dtype=torch.float64)
+
+    @property
+    def episodes(self) -> int:
+        """How many run."""
+        return len(self.time_s)
+
+    def reset(self, seeds: Sequence[int | np.random.Generator]) -> Scene:
+        """Start one episode per seed of highway-env (or per generator, which goes on where it is)."""
+        self.scene, self.speed_index = self._spawned(seeds)
+        self.time_s = torch.zeros(len(seeds), dtype=torch.float64, device=self.device)
+        return self.scene
+
+    def restart(self, which: Tensor, seeds: Sequence[int | np.random.Generator]) -> None:
+        """Start the episodes `which` (their numbers) anew, the others go on."""
+        scene, speed_index = self._spawned(seeds)
+        agents = max(scene.x_m.shape[1], self.scene.x_m.shape[1])
+        scene, mine = _widened(scene, agents, len(self.obstacles)), _widened(self.scene, agents, len(self.obstacles))
+        self.scene = Scene(
+            **{name: values.index_copy(0, which, getattr(scene, name)) for name, values in vars(mine).items()}
+        )
+        self.speed_index = self.speed_index.index_copy(0, which, speed_index)
+        self.time_s = self.time_s.index_fill(0, which, 0.0)
+
+    def step(self, action: Tensor) -> Step:
+        """One decision of the ego: highway-env's own actions and rewards.
+
+        Args:
+            action: Long `(episode,)` of meta-actions, or `(episode, 2)` of throttle and steering in [-1, 1].
+        """
+        self.time_s = self.time_s + self.step_s
+        lane_before = self.scene.lane[:, 0]
+        if self.discrete:
+            scene = self._meta_action(self.scene, action)
+        else:
+            action = action.to(self.scene.x_m).clamp(-1.0, 1.0)
+            low, high = self.acceleration_range
+            acceleration = low + (action[:, 0] + 1) * (high - low) / 2
+            low, high = self.steering_range
+            scene = _driven(self.scene, acceleration, low + (action[:, 1] + 1) * (high - low) / 2)
+        self.scene = self._simulate(scene)
+        return Step(self._reward(action, lane_before), self._terminated(), self._truncated())
+
+    def drive(self, acceleration_mps2: Tensor, steering_rad: Tensor) -> Scene:
+        """One decision in SI units, `(episode,)` each and in highway-env's frame, neither scaled nor clipped."""
+        self.time_s = self.time_s + self.step_s
+        self.scene = self._simulate(_driven(self.scene, acceleration_mps2, steering_rad))
+        return self.scene
+
+    @property
+    def on_road(self) -> Tensor:
+        """Bool `(episode,)`: the ego's centre is on its lane."""
+        ego = self.scene.x_m[:, 0], self.scene.y_m[:, 0]
+        return self.lanes.on_lane(*ego, self.scene.lane[:, 0])
+
+    def _simulate(self, scene: Scene) -> Scene:
+        for _ in range(self.frames):
+            scene = advance(scene, self.lanes, self.frame_s, self.ego_only, len(self.obstacles))
+        return scene
+
+    def _meta_action(self, scene: Scene, action: Tensor) -> Scene:
+        """`MDPVehicle.act`: another target lane, or another of the target speeds."""
+        x, y, speed = scene.x_m[:, 0], scene.y_m[:, 0], scene.speed_mps[:, 0]
+        target = self.lanes.onwards(x, scene.target_lane[:, 0])
+        for meta, side in ((LANE_LEFT, self.lanes.left), (LANE_RIGHT, self.lanes.right)):
+            beside = side[target]
+            beside = torch.where(beside < 0, target, beside)
+            target = torch.where((action == meta) & self.lanes.reachable(x, y, beside), beside, target)
+        top = len(self.target_speeds) - 1
+        lowest, highest = self.target_speeds[0], self.target_speeds[-1]
+        now = ((speed - lowest) / (highest - lowest) * top).round().clamp(0, top).long()
+        index = torch.where(action == FASTER, now + 1, torch.where(action == SLOWER, now - 1, self.speed_index))
+        self.speed_index = index.clamp(0, top)
+        wanted = self.target_speeds[self.speed_index]
+        return scene.but(
+            target_lane=torch.cat([target[:, None], scene.target_lane[:, 1:]], 1),
+            target_speed_mps=torch.cat([wanted[:, None], scene.target_speed_mps[:, 1:]], 1),
+        )
+
+    def _reward(self, action: Tensor, lane_before: Tensor) -> Tensor:
+        ego_lane = self.scene.target_lane[:, 0] if self.discrete else self.scene.lane[:, 0]
+        if self.environment.startswith("highway"):
+            return highway_reward(self.scene, self.lanes, self.config, ego_lane, self.on_road)
+        if self.discrete:
+            changes = (action == LANE_LEFT) | (action == LANE_RIGHT)
+        else:  # what highway-env has no rule for: whether the ego came to the lane beside it
+            edge = self.lanes.edge
+            changes = (edge[lane_before] == edge[ego_lane]) & (lane_before != ego_lane)
+        return merge_reward(self.scene, self.lanes, self.config, changes)
+
+    def _terminated(self) -> Tensor:
+        crashed = self.scene.crashed[:, 0]
+        if self.environment.startswith("highway"):
+            return crashed | ~self.on_road if self.config["offroad_terminal"] else crashed
+        return crashed | (self.scene.x_m[:, 0] > self.end_m)
+
+    def _truncated(self) -> Tensor:
+        if self.environment.startswith("highway"):
+            return self.time_s >= self.config["duration"]
+        return torch.zeros_like(self.time_s, dtype=torch.bool)
+
+    def _spawned(self, seeds: Sequence[int | np.random.Generator]) -> tuple[Scene, Tensor]:
+        make = SPAWNS[self.environment]
+        generators = [
+            seed if isinstance(seed, np.random.Generator) else seeding.np_random(int(seed))[0] for seed in seeds
+        ]
+        spawns = [make(generator, self.config) for generator in generators]
+        cars = max(len(spawn.x_m) for spawn in spawns)
+        agents, episodes = cars + len(self.obstacles), len(spawns)
+
+        def table(rows: list[list[float]], empty: float, of_obstacle: list[float]) -> np.ndarray:
+            return np.array([row + [empty] * (cars - len(row)) + of_obstacle for row in rows], dtype=np.float64)
+
+        still = [0.0] * len(self.obstacles)
+        x = table([s.x_m for s in spawns], NOWHERE_M, [place[0] for place in self.obstacles])
+        y = table([s.y_m for s in spawns], 0.0, [place[1] for place in self.obstacles])
+        speed = table([s.speed_mps for s in spawns], 0.0, still)
+        target_speed = table([s.target_speed_mps for s in spawns], 0.0, still)
+        exponent = table([s.exponent for s in spawns], 4.0, [4.0] * len(self.obstacles))
+        x = np.where(x == NOWHERE_M, NOWHERE_M * (1 + np.arange(agents)), x)
+        timer = ((x + y) * np.pi) % 1.0  # `IDMVehicle.__init__`
+
+        def tensor(values: np.ndarray) -> Tensor:
+            return torch.as_tensor(values, dtype=self.dtype, device=self.device)
+
+        nothing = torch.zeros(episodes, agents, dtype=self.dtype, device=self.device)
+        no = torch.zeros(episodes, agents, dtype=torch.bool, device=self.device)
+        vehicle = torch.as_tensor(x > NOWHERE_M, device=self.device)
+        vehicle[:, cars:] = False
+        idm = vehicle.clone()
+        idm[:, 0] = False
+        aims = vehicle.clone()
+        aims[:, 0] = self.discrete
+        speed_index = torch.zeros(episodes, dtype=torch.long, device=self.device)
+        if self.discrete:  # `MDPVehicle.__init__`: the nearest of its target speeds
+            steps = self.target_speeds.numel() - 1
+            lowest, highest = self.target_speeds[0], self.target_speeds[-1]
+            share = (tensor(speed[:, 0]) - lowest) / (highest - lowest)
+            speed_index = (share * steps).round().clamp(0, steps).long()
+            target_speed[:, 0] = self.target_speeds[speed_index].cpu().numpy()
+        else:
+            target_speed[:, 0] = 0.0
+        heading = nothing
+        x_m, y_m = tensor(x), tensor(y)
+        lane = self.lanes.nearest(x_m, y_m, heading)
+        scene = Scene(
+            x_m=x_m,
+            y_m=y_m,
+            heading_rad=heading,
+            speed_mps=tensor(speed),
+            acceleration_mps2=nothing,
+            steering_rad=nothing,
+            lane=lane,
+            target_lane=lane,
+            timer_s=tensor(timer),
+            crashed=no,
+            impact_x_m=nothing,
+            impact_y_m=nothing,
+            struck=no,
+            target_speed_mps=tensor(target_speed),
+            exponent=tensor(exponent),
+            idm=idm,
+            aims=aims,
+            vehicle=vehicle,
+        )
+        return scene, speed_index
+
+
+def advance(scene: Scene, lanes: Lanes, dt_s: float, ego_only: bool = False, obstacles: int = 0) -> Scene:
+    """One frame: everyone decides, everyone moves, then who touches whom (`Road.act`, `Road.step`)."""
+    order = LaneOrder.of(scene, lanes)
+    motion = Motion(scene, lanes)
+    target, timer = choose_lanes(scene, motion, order, lanes)
+    follows = scene.idm & ~scene.crashed
+    acceleration = torch.where(follows, idm_actions(scene, motion, order, target), scene.acceleration_mps2)
+    steering = torch.where(follows, steering_towards(scene, lanes, target), scene.steering_rad)
+    if bool((scene.aims & ~scene.idm).any()):  # an ego with meta-actions: `ControlledVehicle.act`
+        ego = scene.aims & ~scene.idm
+        acceleration = torch.where(ego, (scene.target_speed_mps - scene.speed_mps) / TAU_ACCELERATION_S, acceleration)
+        steering = torch.where(ego, steering_towards(scene, lanes, target), steering)
+    scene = scene.but(target_lane=target, timer_s=timer, acceleration_mps2=acceleration, steering_rad=steering)
+    return collide(move(scene, lanes, dt_s), dt_s, ego_only, obstacles)
+
+
+def _driven(scene: Scene, acceleration_mps2: Tensor, steering_rad: Tensor) -> Scene:
+    """The ego's controls put into force."""
+    acceleration_mps2, steering_rad = acceleration_mps2.to(scene.x_m), steering_rad.to(scene.x_m)
+    return scene.but(
+        acceleration_mps2=torch.cat([acceleration_mps2[:, None], scene.acceleration_mps2[:, 1:]], 1),
+        steering_rad=torch.cat([steering_rad[:, None], scene.steering_rad[:, 1:]], 1),
+    )
+
+
+def _widened(scene: Scene, agents: int, obstacles: int) -> Scene:
+    """The scene with empty places between cars and obstacles, up to `agents`."""
+    missing = agents - scene.x_m.shape[1]
+    if not missing:
+        return scene
+    cars = scene.x_m.shape[1] - obstacles
+    empty = {"x_m": NOWHERE_M * (1 + torch.arange(cars, cars + missing)), "exponent": torch.full((missing,), 4.0)}
+
+    def widened(name: str, values: Tensor) -> Tensor:
+        filling = empty.get(name, torch.zeros(missing)).to(values).expand(len(values), missing)
+        return torch.cat([values[:, :cars], filling, values[:, cars:]], 1)
+
+    return Scene(**{name: widened(name, values) for name, values in vars(scene).items()})
+
+
+def _reference(environment: str, config: dict[str, Any] | None) -> Any:
+    """highway-env's own environment, for its road, its configuration and its action ranges."""
+    from envs.highway_simulator import mended_class
+
+    reference = mended_class(environment)(config=config)
+    problems = {
+        "controlled_vehicles": reference.config.get("controlled_vehicles", 1) != 1,
+        "other_vehicles_type": not reference.config["other_vehicles_type"].endswith("behavior.IDMVehicle"),
+        "action": reference.config["action"]["type"] not in ("DiscreteMetaAction", "ContinuousAction"),
+    }
+    for name, differs in problems.items():
+        if differs:
+            raise InputError(
+                f"{name}: {reference.config[name]} is not supported by the batched simulator; use highway-env itself"
+            )
+    return reference

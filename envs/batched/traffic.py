@@ -1,0 +1,141 @@
+"""highway-env's traffic as closed-loop episodes in lockstep, simulated as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from envs.batched.scene import Scene
+from envs.batched.simulator import SPAWNS, BatchedHighway
+from envs.highway_road import road_of, through_lanes
+from envs.highway_simulator import MAX_ACCELERATION_MPS2, MAX_BRAKING_MPS2, HighwayScenario
+from envs.lockstep import LockstepStart, LockstepStep
+from worldmodel.errors import InputError
+from worldmodel.kinematics import MAX_STEERING_RAD
+from worldmodel.road import NO_LANE, Road
+from worldmodel.traffic import Controls, Goal, TrafficState
+
+BATCHED = tuple(SPAWNS)  # the environments that it has
+ENDLESS = ("highway-v0", "highway-fast-v0")  # nothing to reach: who lasts the episode has completed it
+
+
+class BatchedHighwayTraffic:
+    """`envs.highway.HighwayTraffic` on the batched simulator: the same episodes for the same seeds, many times faster.
+
+    Arguments, controls and ends of an episode are those of `HighwayTraffic`.
+
+    Args:
+        environment: One of `BATCHED`.
+        vehicles, lanes, density, duration_s, dt_s, desired_speed_mps: As for `HighwayTraffic`.
+        dtype: float64 is equal to highway-env, float32 faster.
+        device: Where to run.
+
+    Raises:
+        InputError: A value is out of range, or the environment is not known.
+    """
+
+    def __init__(
+        self,
+        environment: str = "highway-v0",
+        vehicles: int | None = None,
+        lanes: int | None = None,
+        density: float | None = None,
+        duration_s: float = 30.0,
+        dt_s: float = 0.1,
+        desired_speed_mps: float = 30.0,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if vehicles is None and environment in ENDLESS:
+            vehicles = 20
+        if not desired_speed_mps > 0:
+            raise InputError(f"desired_speed_mps: expected a speed above zero, got {desired_speed_mps}")
+        self.scenario = HighwayScenario(environment, vehicles, lanes, density, duration_s, dt_s)
+        self.simulator = BatchedHighway(environment, self.scenario.highway_config(), dtype, device)
+        self.desired_speed_mps, self.name, self.dt_s = desired_speed_mps, environment, dt_s
+        self._road = road_of(through_lanes(self.simulator.network)).to(device)
+        self._ended = torch.zeros(0, dtype=torch.bool)
+        self._steps = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process gets the same traffic, not the episodes that run here."""
+        of, simulator = self.scenario, self.simulator
+        given = (of.environment, of.vehicles, of.lanes, of.density, of.duration_s, of.dt_s, self.desired_speed_mps)
+        return type(self), (*given, simulator.dtype, str(simulator.device))
+
+    def reset(self, seeds: Sequence[int]) -> LockstepStart:
+        """Start one episode per seed of highway-env."""
+        batch, device = len(seeds), self.simulator.device
+        self.simulator.reset([int(seed) for seed in seeds])
+        self._ended = torch.zeros(batch, dtype=torch.bool, device=device)
+        self._steps = 0
+        goal = Goal(
+            desired_speed_mps=torch.full((batch,), self.desired_speed_mps, device=device),
+            lane=torch.full((batch,), NO_LANE, dtype=torch.long, device=device),
+        )
+        task: tuple[dict[str, str | int | float], ...] = tuple({"seed": int(seed)} for seed in seeds)
+        return LockstepStart(self._state()[:, None], Road.batch([self._road] * batch), goal, task)
+
+    def step(self, controls: Controls | None) -> LockstepStep:
+        """Advance every episode that is not over; `controls` in our frame, steering positive to the left."""
+        if controls is None:
+            raise InputError(f"driver 'human': {self.name} has no recorded ego; drive it with another driver")
+        simulator, before = self.simulator, self.simulator.scene
+        acceleration, steering = _held(controls, before, self.dt_s)
+        scene = simulator.drive(acceleration, -steering)
+        simulator.scene = before.where(self._ended, scene) if bool(self._ended.any()) else scene
+        self._steps += 1
+        late = self._steps * self.dt_s >= self.scenario.duration_s - 1e-6
+        running, crashed = ~self._ended, simulator.scene.crashed[:, 0]
+        off_road = ~simulator.on_road
+        if self.name in ENDLESS:
+            completed = torch.full_like(crashed, late)
+        else:
+            completed = ~crashed & (simulator.scene.x_m[:, 0] > simulator.end_m)
+        timed_out = ~completed & late
+        collided, off_road, completed, timed_out = (e & running for e in (crashed, off_road, completed, timed_out))
+        self._ended = self._ended | collided | off_road | completed | timed_out
+        dtype = torch.get_default_dtype()
+        return LockstepStep(
+            self._state(),
+            Controls(acceleration.to(dtype), steering.to(dtype)),
+            collided,
+            off_road,
+            completed,
+            timed_out,
+        )
+
+    def _state(self) -> TrafficState:
+        """The scene in our frame: +y to the left, headings within ±pi."""
+        scene, dtype = self.simulator.scene, torch.get_default_dtype()
+        valid = scene.vehicle.clone()
+        obstacles = len(self.simulator.obstacles)
+        if obstacles:
+            valid[:, -obstacles:] = True
+        heading = -scene.heading_rad
+        turned = heading.abs() > torch.pi
+        heading = torch.where(turned, torch.remainder(heading + torch.pi, 2 * torch.pi) - torch.pi, heading)
+        nothing = torch.zeros_like(scene.x_m)
+        position = torch.stack([scene.x_m, -scene.y_m], -1).where(valid[..., None], nothing[..., None])
+        length, width = nothing + 5.0, nothing + 2.0
+        if obstacles:
+            length[:, -obstacles:] = 2.0
+        return TrafficState(
+            position_m=position.to(dtype),
+            heading_rad=heading.to(dtype),
+            speed_mps=scene.speed_mps.to(dtype),
+            length_m=length.to(dtype),
+            width_m=width.to(dtype),
+            valid=valid,
+        )
+
+
+def _held(controls: Controls, scene: Scene, dt_s: float) -> tuple[Tensor, Tensor]:
+    """Controls that a car can follow, as `envs.highway_simulator.clip_controls` has it."""
+    speed = scene.speed_mps[:, 0]
+    braking = (speed.clamp_min(0.0) / dt_s).clamp_max(MAX_BRAKING_MPS2)
+    acceleration = controls.acceleration_mps2.to(speed).clamp_max(MAX_ACCELERATION_MPS2).maximum(-braking)
+    return acceleration, controls.steering_rad.to(speed).clamp(-MAX_STEERING_RAD, MAX_STEERING_RAD)
