@@ -1,6 +1,12 @@
-"""Our environments in gymnasium's registry: `gymnasium.make("envs.registration:drivecast/Highway-v0")`."""
+"""Our environments in gymnasium's registry.
+
+`gymnasium.make("envs.registration:drivecast/Highway-v0")` is highway-env with continuous controls at 10 Hz;
+`gymnasium.make_vec("envs.registration:drivecast/highway-v0", num_envs=64)` is highway-env as it is, in one batch.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import gymnasium
 
@@ -10,6 +16,9 @@ HIGHWAY = {  # id: (highway-env's name, cars beside the ego)
     "drivecast/Merge-v1": ("merge-v1", None),
 }
 HIGHWAY_STEPS = 300  # 30 s at 10 Hz; merge-v1 has no time limit of its own
+
+# highway-env's environments with its own actions, rewards and ends; drivecast/ before the name
+BATCHED = ("highway-v0", "highway-fast-v0", "merge-v0", "merge-v1", "merge-generic-v0", "merge-generic-v1")
 
 
 RECORDED = "drivecast/RecordedTraffic-v0"  # needs data=DIR; see envs.recorded_gym
@@ -27,6 +36,22 @@ def register() -> None:
                 max_episode_steps=HIGHWAY_STEPS,
                 kwargs={"environment": environment, "vehicles": vehicles},
             )
+    for environment in BATCHED:
+        name = f"drivecast/{environment}"
+        if name not in gymnasium.registry:
+            gymnasium.register(
+                name,
+                entry_point="envs.registration:make_highway_env",
+                vector_entry_point="envs.batched.vector_env:BatchedHighwayVectorEnv",
+                kwargs={"environment": environment},
+            )
+
+
+def make_highway_env(environment: str, **settings: Any) -> gymnasium.Env:
+    """highway-env's own `environment`, one episode at a time; `settings` are its `config` and `render_mode`."""
+    from envs.highway_simulator import mended_class
+
+    return mended_class(environment)(**settings)
 
 
 register()

@@ -36,7 +36,7 @@ def main() -> int:
     pool = ProcessPoolExecutor(given.workers, get_context("spawn"))
     for case in given.case or CASES:
         began = time.monotonic()
-        parts = [list(range(first, min(first + 5, given.seeds))) for first in range(0, given.seeds, 5)]
+        parts = [list(range(first, min(first + 25, given.seeds))) for first in range(0, given.seeds, 25)]
         total = None
         for done, parity in enumerate(pool.map(_part, [case] * len(parts), parts, [given.steps] * len(parts)), 1):
             total = parity if total is None else total

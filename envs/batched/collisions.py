@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from envs.batched.elementary import cos, sin
 from envs.batched.scene import Scene
 
 DIAGONAL_M = math.hypot(5.0, 2.0)  # of a car
@@ -109,33 +110,54 @@ def _separate(
     (xa, xb), (ya, yb), (ha, hb), (va, vb) = (
         of(values) for values in (scene.x_m, scene.y_m, scene.heading_rad, scene.speed_mps)
     )
-    cos_a, sin_a, cos_b, sin_b = ha.cos(), ha.sin(), hb.cos(), hb.sin()
-    is_obstacle = second >= agents - obstacles
-    length_b = torch.where(is_obstacle, 2.0, 5.0).to(xa)  # an obstacle is 2 m x 2 m
+    is_obstacle = second >= agents - obstacles  # 2 m x 2 m
+    length_b = torch.where(is_obstacle, 2.0, 5.0).to(xa)
     diagonal_b = torch.where(is_obstacle, OBSTACLE_DIAGONAL_M, DIAGONAL_M).to(xa)
-    from_b_x, from_b_y = xa - xb, ya - yb
-    in_reach = torch.hypot(from_b_x, from_b_y) <= (DIAGONAL_M + diagonal_b) / 2 + va * dt_s
-    sweep_x, sweep_y = (va * cos_a - vb * cos_b) * dt_s, (va * sin_a - vb * sin_b) * dt_s
+    in_reach = torch.hypot(xb - xa, yb - ya) <= (DIAGONAL_M + diagonal_b) / 2 + va * dt_s
 
-    # the axes: along and across the first, along and across the second; highway-env's order and signs
-    axis_x = torch.stack([-cos_a, -sin_a, -cos_b, -sin_b])
-    axis_y = torch.stack([-sin_a, cos_a, -sin_b, cos_b])
-    centre = from_b_x * axis_x + from_b_y * axis_y  # of the first, seen from the second
-    half_a = 2.5 * (cos_a * axis_x + sin_a * axis_y).abs() + (cos_a * axis_y - sin_a * axis_x).abs()
-    half_b = length_b / 2 * (cos_b * axis_x + sin_b * axis_y).abs() + (cos_b * axis_y - sin_b * axis_x).abs()
-    sweep = sweep_x * axis_x + sweep_y * axis_y
-    low_a, high_a = centre - half_a, centre + half_a
-    touching = in_reach & (_interval_distance(low_a, high_a, half_b) <= 0).all(0)
+    corners_a = _corners(xa, ya, ha, torch.full_like(xa, 5.0))
+    corners_b = _corners(xb, yb, hb, length_b)
+    # an axis across each of the four edges of both; opposite ones differ where one interval lies within the other
+    edges = [torch.stack([c - c.roll(-1, 0) for c in corners]) for corners in (corners_a, corners_b)]
+    edge_x, edge_y = torch.cat(edges, 1)  # (8, k) each
+    axis_x, axis_y = edge_y, -edge_x
+    norm = (axis_x * axis_x + axis_y * axis_y).sqrt()
+    axis_x, axis_y = axis_x / norm, axis_y / norm
+    low_a, high_a = _projected(corners_a, axis_x, axis_y)
+    low_b, high_b = _projected(corners_b, axis_x, axis_y)
+    touching = in_reach & (_interval_distance(low_a, high_a, low_b, high_b) <= 0).all(0)
+    sweep_x = va * cos(ha) * dt_s - vb * cos(hb) * dt_s
+    sweep_y = va * sin(ha) * dt_s - vb * sin(hb) * dt_s
+    sweep = axis_x * sweep_x + axis_y * sweep_y
     low_a, high_a = torch.where(sweep < 0, low_a + sweep, low_a), torch.where(sweep < 0, high_a, high_a + sweep)
-    distance = _interval_distance(low_a, high_a, half_b)
+    distance = _interval_distance(low_a, high_a, low_b, high_b)
     will_touch = in_reach & (distance <= 0).all(0)
     depth, number = distance.abs().min(0)
-    side = torch.where(centre > 0, 1.0, -1.0).to(centre) * depth
-    push_x = (side * axis_x).gather(0, number[None])[0]
-    push_y = (side * axis_y).gather(0, number[None])[0]
+    axis_x, axis_y = (axis.gather(0, number[None])[0] for axis in (axis_x, axis_y))
+    from_b_x, from_b_y = (_mean(a) - _mean(b) for a, b in zip(corners_a, corners_b, strict=True))
+    away = from_b_x * axis_x + from_b_y * axis_y > 0
+    push_x, push_y = torch.where(away, axis_x, -axis_x) * depth, torch.where(away, axis_y, -axis_y) * depth
     return touching, will_touch, push_x, push_y
 
 
-def _interval_distance(low_a: Tensor, high_a: Tensor, half_b: Tensor) -> Tensor:
-    """Distance between [low_a, high_a] and [-half_b, half_b]; negative where they overlap (`interval_distance`)."""
-    return torch.where(low_a < -half_b, -half_b - high_a, low_a - half_b)
+def _corners(x: Tensor, y: Tensor, heading: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+    """Corners `(4, k)` of boxes 2 m wide (`RoadObject.polygon`)."""
+    forth = torch.stack([-length / 2, -length / 2, length / 2, length / 2])
+    across = torch.tensor([-1.0, 1.0, 1.0, -1.0], dtype=x.dtype, device=x.device)[:, None]
+    c, s = cos(heading), sin(heading)
+    return c * forth - s * across + x, s * forth + c * across + y
+
+
+def _projected(corners: tuple[Tensor, Tensor], axis_x: Tensor, axis_y: Tensor) -> tuple[Tensor, Tensor]:
+    """Least and greatest coordinate of the corners `(4, k)` along each axis `(8, k)`."""
+    along = corners[0] * axis_x[:, None] + corners[1] * axis_y[:, None]
+    return along.amin(1), along.amax(1)
+
+
+def _mean(corners: Tensor) -> Tensor:
+    return (corners[0] + corners[1] + corners[2] + corners[3]) / 4
+
+
+def _interval_distance(low_a: Tensor, high_a: Tensor, low_b: Tensor, high_b: Tensor) -> Tensor:
+    """Distance between two intervals; negative where they overlap (`utils.interval_distance`)."""
+    return torch.where(low_a < low_b, low_b - high_a, low_a - high_b)

@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from envs.batched.elementary import asin, atan, cos, power, sin, tan
 from envs.batched.lanes import NO_LANE, Lanes, wrap_to_pi
 from envs.batched.neighbours import LaneOrder
 from envs.batched.scene import Scene
@@ -61,7 +62,7 @@ class Motion:
         self.x_m = with_nobody(scene.x_m, torch.inf)
         self.speed_mps = with_nobody(scene.speed_mps, 0.0)
         heading = with_nobody(scene.heading_rad, 0.0)
-        self.cos, self.sin = heading.cos(), heading.sin()
+        self.cos, self.sin = cos(heading), sin(heading)
         self.vx_mps, self.vy_mps = self.speed_mps * self.cos, self.speed_mps * self.sin
         self.desired_mps = with_nobody(desired, 1.0)
         columns = (self.x_m, self.speed_mps, self.cos, self.sin, self.vx_mps, self.vy_mps, self.desired_mps)
@@ -81,8 +82,8 @@ def desired_gap(speed: Tensor, closing: Tensor) -> Tensor:
 
 def idm_acceleration(speed: Tensor, desired: Tensor, exponent: Tensor, closing: Tensor, distance: Tensor) -> Tensor:
     """a (1 - (v / v0)^δ - (d* / d)²), m/s²; `distance` is infinite where nobody is ahead."""
-    free = 1 - torch.pow(speed.clamp_min(0.0) / desired, exponent)
-    gap = torch.pow(desired_gap(speed, closing) / not_zero(distance), 2)
+    free = 1 - power(speed.clamp_min(0.0) / desired, exponent)
+    gap = (desired_gap(speed, closing) / not_zero(distance)) ** 2
     return COMFORT_ACCELERATION_MPS2 * free - COMFORT_ACCELERATION_MPS2 * gap
 
 
@@ -112,13 +113,13 @@ def steering_towards(scene: Scene, lanes: Lanes, target: Tensor) -> Tensor:
     speed = not_zero(scene.speed_mps)
     # where the lane points a little further on
     lane_heading = lanes.heading(scene.x_m + scene.speed_mps * TAU_PURSUIT_S, target)
-    lateral_speed = -lanes.across(scene.x_m, scene.y_m, target) / TAU_LATERAL_S
-    heading = torch.asin((lateral_speed / speed).clamp(-1.0, 1.0)).clamp(-math.pi / 4, math.pi / 4)
-    heading_rate = wrap_to_pi(lane_heading + heading - scene.heading_rad) / TAU_HEADING_S
-    # tan(asin(u)) = u / sqrt(1 - u²); beyond |u| = 0.9 the steering is at its limit anyhow
-    slip = (HALF_LENGTH_M / speed * heading_rate).clamp(-0.9, 0.9)
-    steering = torch.atan(2 * slip / torch.sqrt(1 - slip * slip))
-    return steering.clamp(-MAX_STEERING_RAD, MAX_STEERING_RAD)
+    lateral_speed = -1 / TAU_LATERAL_S * lanes.across(scene.x_m, scene.y_m, target)
+    heading = asin((lateral_speed / speed).clamp(-1.0, 1.0)).clamp(-math.pi / 4, math.pi / 4)
+    heading_rate = 1 / TAU_HEADING_S * wrap_to_pi(lane_heading + heading - scene.heading_rad)
+    # highway-env clips at 1; from 0.66 on the steering is at its limit, and float32 gives tan(asin(1)) the wrong sign
+    # (divided by hand: torch takes a number over a tensor as a product with the reciprocal, which rounds otherwise)
+    slip = asin((torch.full_like(speed, HALF_LENGTH_M) / speed * heading_rate).clamp(-0.9, 0.9))
+    return atan(2 * tan(slip)).clamp(-MAX_STEERING_RAD, MAX_STEERING_RAD)
 
 
 def idm_actions(scene: Scene, motion: Motion, order: LaneOrder, target: Tensor) -> Tensor:

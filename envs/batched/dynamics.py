@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from envs.batched.elementary import atan, cos, sin, tan
 from envs.batched.lanes import Lanes
 from envs.batched.scene import Scene
 
@@ -21,11 +22,11 @@ def move(scene: Scene, lanes: Lanes, dt_s: float) -> Scene:
     acceleration = torch.where(crashed, -speed, scene.acceleration_mps2)
     acceleration = torch.where(speed > MAX_SPEED_MPS, acceleration.minimum(MAX_SPEED_MPS - speed), acceleration)
     acceleration = torch.where(speed < -MAX_SPEED_MPS, acceleration.maximum(-MAX_SPEED_MPS - speed), acceleration)
-    slip = torch.atan(0.5 * torch.tan(steering))
+    slip = atan(0.5 * tan(steering))
     course = scene.heading_rad + slip
-    x = scene.x_m + speed * course.cos() * dt_s + scene.impact_x_m
-    y = scene.y_m + speed * course.sin() * dt_s + scene.impact_y_m
-    heading = scene.heading_rad + speed * slip.sin() / HALF_LENGTH_M * dt_s
+    x = scene.x_m + speed * cos(course) * dt_s + scene.impact_x_m
+    y = scene.y_m + speed * sin(course) * dt_s + scene.impact_y_m
+    heading = scene.heading_rad + speed * sin(slip) / HALF_LENGTH_M * dt_s
     with torch.no_grad():
         lane = lanes.nearest(x, y, heading)
     nothing = torch.zeros_like(x)

@@ -11,6 +11,7 @@ import torch
 from highway_env.road.lane import SineLane, StraightLane
 from torch import Tensor
 
+from envs.batched.elementary import atan, cos, sin
 from worldmodel.errors import InputError
 
 if TYPE_CHECKING:
@@ -156,14 +157,14 @@ class Lanes:
         if not self.curved:
             return straight
         angle = self.pulsation_radpm[lane] * self.along(x_m, lane) + self.phase_rad[lane]
-        return straight - self.amplitude_m[lane] * torch.sin(angle)
+        return straight - self.amplitude_m[lane] * sin(angle)
 
     def heading(self, x_m: Tensor, lane: Tensor | int) -> Tensor | float:
         """Direction of `lane` at `x_m`, rad."""
         if not self.curved:
             return 0.0
         angle = self.pulsation_radpm[lane] * self.along(x_m, lane) + self.phase_rad[lane]
-        return torch.atan(self.amplitude_m[lane] * self.pulsation_radpm[lane] * torch.cos(angle))
+        return atan(self.amplitude_m[lane] * self.pulsation_radpm[lane] * cos(angle))
 
     def on_lane(self, x_m: Tensor, y_m: Tensor, lane: Tensor | int, margin_m: float = 0.0) -> Tensor:
         """Whether a point is on `lane`, one car length beyond its ends included (`AbstractLane.on_lane`)."""

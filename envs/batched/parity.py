@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from envs.batched.elementary import numpy_functions
 from envs.batched.simulator import BatchedHighway
 from envs.highway_simulator import mended_class
 
@@ -54,7 +55,7 @@ def compare(
     actions = [_actions(batched.discrete, seed, steps) for seed in seeds]
     batched.reset(seeds)
     ours = [_ours(batched, None)]
-    with torch.inference_mode():
+    with torch.inference_mode(), numpy_functions():
         for number in range(steps):
             taken = torch.as_tensor(np.stack([plan[number] for plan in actions]))
             ours.append(_ours(batched, batched.step(taken)))

@@ -278,7 +278,9 @@ def advance(scene: Scene, lanes: Lanes, dt_s: float, ego_only: bool = False, obs
     steering = torch.where(follows, steering_towards(scene, lanes, target), scene.steering_rad)
     if bool((scene.aims & ~scene.idm).any()):  # an ego with meta-actions: `ControlledVehicle.act`
         ego = scene.aims & ~scene.idm
-        acceleration = torch.where(ego, (scene.target_speed_mps - scene.speed_mps) / TAU_ACCELERATION_S, acceleration)
+        acceleration = torch.where(
+            ego, 1 / TAU_ACCELERATION_S * (scene.target_speed_mps - scene.speed_mps), acceleration
+        )
         steering = torch.where(ego, steering_towards(scene, lanes, target), steering)
     scene = scene.but(target_lane=target, timer_s=timer, acceleration_mps2=acceleration, steering_rad=steering)
     return collide(move(scene, lanes, dt_s), dt_s, ego_only, obstacles)
