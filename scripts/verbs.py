@@ -48,6 +48,7 @@ VERBS = {
             output_is_folder=False,
         ),
         Verb("demo", "All of it on simulated traffic, with a report.", preset="demo", tracked=False),
+        Verb("measure-simulator", "Time the batched simulator against highway-env itself."),
         Verb(
             "sync-metrics",
             "Send a tracking server what it missed while it did not answer.",
