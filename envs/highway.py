@@ -18,6 +18,37 @@ from worldmodel.traffic import Controls, Goal, TrafficState
 ENDLESS = ("highway-v0", "highway-fast-v0")  # nothing to reach: who lasts the episode has completed it
 
 
+def scenario_of(
+    environment: str,
+    vehicles: int | None,
+    lanes: int | None,
+    density: float | None,
+    duration_s: float,
+    dt_s: float,
+) -> HighwayScenario:
+    """The scenario of closed-loop episodes: 20 cars on highway-* where no number is given."""
+    if vehicles is None and environment in ENDLESS:
+        vehicles = 20
+    return HighwayScenario(environment, vehicles, lanes, density, duration_s, dt_s)
+
+
+def check_desired_speed(desired_speed_mps: float) -> None:
+    """Refuse a speed that nobody can be asked for."""
+    if not desired_speed_mps > 0:
+        raise InputError(f"desired_speed_mps: expected a speed above zero, got {desired_speed_mps}")
+
+
+def start_of(state: TrafficState, road: Road, desired_speed_mps: float, seeds: Sequence[int]) -> LockstepStart:
+    """The start in `state (batch, agent)`: nothing is known of the past, and any lane will do."""
+    batch, device = len(seeds), state.valid.device
+    goal = Goal(
+        desired_speed_mps=torch.full((batch,), desired_speed_mps, device=device),
+        lane=torch.full((batch,), NO_LANE, dtype=torch.long, device=device),
+    )
+    task: tuple[dict[str, str | int | float], ...] = tuple({"seed": int(seed)} for seed in seeds)
+    return LockstepStart(state[:, None], road, goal, task)
+
+
 class HighwayTraffic:
     """One of highway-env's environments per episode, stepped side by side in this process.
 
@@ -53,11 +84,8 @@ class HighwayTraffic:
         dt_s: float = 0.1,
         desired_speed_mps: float = 30.0,
     ) -> None:
-        if vehicles is None and environment in ENDLESS:
-            vehicles = 20
-        if not desired_speed_mps > 0:
-            raise InputError(f"desired_speed_mps: expected a speed above zero, got {desired_speed_mps}")
-        self.scenario = HighwayScenario(environment, vehicles, lanes, density, duration_s, dt_s)
+        check_desired_speed(desired_speed_mps)
+        self.scenario = scenario_of(environment, vehicles, lanes, density, duration_s, dt_s)
         self.desired_speed_mps = desired_speed_mps
         self.name = environment
         self.dt_s = dt_s
@@ -92,13 +120,7 @@ class HighwayTraffic:
             self._valid[episode, : len(users)] = True
         self._ended = np.zeros(len(seeds), bool)
         self._steps = 0
-        batch = len(seeds)
-        goal = Goal(
-            desired_speed_mps=torch.full((batch,), self.desired_speed_mps),
-            lane=torch.full((batch,), NO_LANE, dtype=torch.long),
-        )
-        task: tuple[dict[str, str | int | float], ...] = tuple({"seed": int(seed)} for seed in seeds)
-        return LockstepStart(self._traffic_state()[:, None], Road.batch(roads), goal, task)
+        return start_of(self._traffic_state(), Road.batch(roads), self.desired_speed_mps, seeds)
 
     def step(self, controls: Controls | None) -> LockstepStep:
         """Advance every episode that is not over; `controls` in our frame, steering positive to the left."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from envs.batched.decisions import HALF_LENGTH_M
 from envs.batched.elementary import atan, cos, sin, tan
 from envs.batched.lanes import Lanes
 from envs.batched.scene import Scene
 
 MAX_SPEED_MPS = 40.0
-HALF_LENGTH_M = 2.5
 
 
 def move(scene: Scene, lanes: Lanes, dt_s: float) -> Scene:

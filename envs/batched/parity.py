@@ -80,17 +80,16 @@ def _compare_seed(
     names = list(reference.road.network.lanes_dict())
     found, before = Parity(), None
     for number, mine in enumerate(ours):
-        theirs = _theirs(reference, names)
         if number:
             action = actions[number - 1]
             _, reward, terminated, truncated, _ = reference.step(action if actions.ndim > 1 else int(action))
-            theirs = _theirs(reference, names)
             found.largest_reward = max(found.largest_reward, abs(float(reward) - float(mine["reward"])))
-            theirs["end"] = np.array([bool(terminated), bool(truncated)])
+            ended = [bool(terminated), bool(truncated)]
+        theirs = _theirs(reference, names)
         cars = len(theirs["lane"])
         error = np.abs(mine["state"][: len(theirs["state"])] - theirs["state"]).max()
         differ = [name for name in ("lane", "target", "crashed") if (mine[name][:cars] != theirs[name]).any()]
-        if number and (mine["end"] != theirs["end"]).any():
+        if number and mine["end"].tolist() != ended:
             differ.append("end")
         if error > tolerance:
             differ.append(f"state by {error:.1e}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,10 +50,6 @@ class Scene:
     idm: Tensor
     aims: Tensor
     vehicle: Tensor
-
-    def map(self, function: Any) -> Scene:
-        """The same scene with `function` applied to each tensor."""
-        return Scene(**{field.name: function(getattr(self, field.name)) for field in fields(self)})
 
     def but(self, **changes: Tensor) -> Scene:
         """The same scene with other values in some places."""

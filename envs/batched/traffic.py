@@ -10,16 +10,16 @@ from torch import Tensor
 
 from envs.batched.scene import Scene
 from envs.batched.simulator import SPAWNS, BatchedHighway
+from envs.highway import ENDLESS, check_desired_speed, scenario_of, start_of
 from envs.highway_road import road_of, through_lanes
-from envs.highway_simulator import MAX_ACCELERATION_MPS2, MAX_BRAKING_MPS2, HighwayScenario
+from envs.highway_simulator import MAX_ACCELERATION_MPS2, MAX_BRAKING_MPS2
 from envs.lockstep import LockstepStart, LockstepStep
 from worldmodel.errors import InputError
 from worldmodel.kinematics import MAX_STEERING_RAD
-from worldmodel.road import NO_LANE, Road
-from worldmodel.traffic import Controls, Goal, TrafficState
+from worldmodel.road import Road
+from worldmodel.traffic import Controls, TrafficState
 
 BATCHED = tuple(SPAWNS)  # the environments that it has
-ENDLESS = ("highway-v0", "highway-fast-v0")  # nothing to reach: who lasts the episode has completed it
 
 
 class BatchedHighwayTraffic:
@@ -49,11 +49,8 @@ class BatchedHighwayTraffic:
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
     ) -> None:
-        if vehicles is None and environment in ENDLESS:
-            vehicles = 20
-        if not desired_speed_mps > 0:
-            raise InputError(f"desired_speed_mps: expected a speed above zero, got {desired_speed_mps}")
-        self.scenario = HighwayScenario(environment, vehicles, lanes, density, duration_s, dt_s)
+        check_desired_speed(desired_speed_mps)
+        self.scenario = scenario_of(environment, vehicles, lanes, density, duration_s, dt_s)
         self.simulator = BatchedHighway(environment, self.scenario.highway_config(), dtype, device)
         self.desired_speed_mps, self.name, self.dt_s = desired_speed_mps, environment, dt_s
         self._road = road_of(through_lanes(self.simulator.network)).to(device)
@@ -68,16 +65,10 @@ class BatchedHighwayTraffic:
 
     def reset(self, seeds: Sequence[int]) -> LockstepStart:
         """Start one episode per seed of highway-env."""
-        batch, device = len(seeds), self.simulator.device
         self.simulator.reset([int(seed) for seed in seeds])
-        self._ended = torch.zeros(batch, dtype=torch.bool, device=device)
+        self._ended = torch.zeros(len(seeds), dtype=torch.bool, device=self.simulator.device)
         self._steps = 0
-        goal = Goal(
-            desired_speed_mps=torch.full((batch,), self.desired_speed_mps, device=device),
-            lane=torch.full((batch,), NO_LANE, dtype=torch.long, device=device),
-        )
-        task: tuple[dict[str, str | int | float], ...] = tuple({"seed": int(seed)} for seed in seeds)
-        return LockstepStart(self._state()[:, None], Road.batch([self._road] * batch), goal, task)
+        return start_of(self._state(), Road.batch([self._road] * len(seeds)), self.desired_speed_mps, seeds)
 
     def step(self, controls: Controls | None) -> LockstepStep:
         """Advance every episode that is not over; `controls` in our frame, steering positive to the left."""
