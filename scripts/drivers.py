@@ -36,7 +36,7 @@ class HighwayConfig:
         density: Of the traffic at the start, highway-env's measure; 0: its own, 1.
         duration_s: Length of an episode, s.
         desired_speed_mps: Speed the ego is asked for, m/s.
-        simulator: batched (tensors, many episodes at once) or highway-env (its own); equal but for last bits.
+        simulator: Who simulates: batched (tensors, many episodes at once) or highway-env; equal but for last bits.
     """
 
     vehicles: int = 0
