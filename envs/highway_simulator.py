@@ -128,8 +128,6 @@ def _simulator_class(environment: str) -> type:
     from highway_env.envs.common.action import ContinuousAction
     from highway_env.envs.common.observation import ObservationType
 
-    from envs.highway_swift import hasten
-
     class ControlsInSI(ContinuousAction):
         """(acceleration in m/s², steering in rad, highway-env's sign), neither scaled nor clipped."""
 
@@ -150,10 +148,6 @@ def _simulator_class(environment: str) -> type:
             super().define_spaces()
             self.action_type = ControlsInSI(self)
             self.observation_type = Unobserved(self)
-
-        def _reset(self) -> None:
-            super()._reset()
-            hasten(self.road)
 
     return Simulator
 

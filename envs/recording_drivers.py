@@ -1,5 +1,6 @@
-"""Who drives while traffic is recorded. The egos are careful, pushy and erratic, so that a world model sees what others
-do around all of them. Imports highway-env, which takes a second: import this module only where traffic is simulated.
+"""Who drives while traffic is recorded in highway-env itself. `envs/batched/recording.py` has the same as tensors.
+
+Imports highway-env, which takes a second: import this module only where traffic is simulated.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ from highway_env.vehicle.behavior import IDMVehicle
 from highway_env.vehicle.kinematics import Vehicle
 
 from envs.highway_simulator import MAX_ACCELERATION_MPS2, MAX_BRAKING_MPS2
+from envs.recording_cast import Cast, Whims
 from worldmodel.kinematics import MAX_STEERING_RAD
 
-# behaviour: share of the episodes
-BEHAVIOURS = {
-    "idm": 0.2,  # highway-env's IDM and MOBIL, its desired speed 30 m/s
-    "idm-any-speed": 0.2,  # the same with a desired speed drawn for the episode
-    "tailgater": 0.15,  # IDM with a time gap of 0.2 to 0.7 s, 28 to 35 m/s, changes lane as soon as it gains by it
-    "noise": 0.2,  # acceleration and place in the lane wander, looks at nobody
-    "sudden-braking": 0.1,  # IDM that brakes hard now and then, for no reason
-    "lane-changer": 0.15,  # IDM that changes lane at random, looks at nobody there
+HIGHWAY_ENVS_NAMES = {  # of what `DriverParameters` calls otherwise
+    "time_gap_s": "TIME_WANTED",
+    "jam_distance_m": "DISTANCE_WANTED",
+    "comfort_acceleration_mps2": "COMFORT_ACC_MAX",
+    "politeness": "POLITENESS",
+    "least_gain_mps2": "LANE_CHANGE_MIN_ACC_GAIN",
+    "most_imposed_mps2": "LANE_CHANGE_MAX_BRAKING_IMPOSED",
 }
 
 
@@ -39,14 +40,19 @@ class RecordedEgo(IDMVehicle):
 
     target_lane_index: Any
 
-    def __init__(self, *args: Any, draw: np.random.Generator, dt_s: float, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, whims: Whims, dt_s: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.draw, self.dt_s = draw, dt_s
+        self.whims, self.dt_s, self.number = whims, dt_s, -1
 
     def act(self, action: Any = None) -> None:
-        super().act(action)
+        self.number += 1
         if not self.crashed:
-            Vehicle.act(self, self._held(self.action["acceleration"], self.action["steering"]))
+            acceleration, steering = self._wished()
+            Vehicle.act(self, self._held(acceleration, steering))
+
+    def _wished(self) -> tuple[float, float]:
+        super().act()
+        return self.action["acceleration"], self.action["steering"]
 
     def _held(self, acceleration: float, steering: float) -> dict[str, float]:
         braking = min(MAX_BRAKING_MPS2, max(self.speed, 0.0) / self.dt_s)
@@ -55,10 +61,10 @@ class RecordedEgo(IDMVehicle):
             "steering": float(np.clip(steering, -MAX_STEERING_RAD, MAX_STEERING_RAD)),
         }
 
-    def _happens(self, per_s: float) -> bool:
-        return bool(self.draw.random() < per_s * self.dt_s)
-
-    def _take_any_neighbouring_lane(self) -> None:
+    def _roam(self) -> None:
+        """Take a neighbouring lane, if it feels like it and is not about to already."""
+        if self.lane_index != self.target_lane_index or not self.whims.roams[self.number]:
+            return
         network = self.road.network
         near = [
             index
@@ -66,91 +72,74 @@ class RecordedEgo(IDMVehicle):
             if network.get_lane(index).is_reachable_from(self.position)
         ]
         if near:
-            self.target_lane_index = near[self.draw.integers(len(near))]
-
-
-class Tailgater(RecordedEgo):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.TIME_WANTED = self.draw.uniform(0.2, 0.7)
-        self.DISTANCE_WANTED = self.LENGTH + self.draw.uniform(1.0, 3.0)
-        self.LANE_CHANGE_MIN_ACC_GAIN = 0.05
-        self.LANE_CHANGE_MAX_BRAKING_IMPOSED = self.draw.uniform(3.0, 9.0)
+            self.target_lane_index = near[int(self.whims.side[self.number] * len(near))]
 
 
 class SuddenlyBraking(RecordedEgo):
-    braking_for_s = 0.0
-    braking_mps2 = 0.0
-
-    def act(self, action: Any = None) -> None:
-        super().act(action)
-        if self.crashed:
-            return
-        if self.braking_for_s <= 0 and self._happens(per_s=0.2):
-            self.braking_for_s = self.draw.uniform(0.5, 2.0)
-            self.braking_mps2 = self.draw.uniform(3.0, MAX_BRAKING_MPS2)
-        if self.braking_for_s > 0:
-            self.braking_for_s -= self.dt_s
-            acceleration = min(self.action["acceleration"], -self.braking_mps2)
-            Vehicle.act(self, self._held(acceleration, self.action["steering"]))
+    def _wished(self) -> tuple[float, float]:
+        acceleration, steering = super()._wished()
+        braking = self.whims.braking_mps2[self.number]
+        return (min(acceleration, -braking) if braking > 0 else acceleration), steering
 
 
 class LaneChanger(RecordedEgo):
     def change_lane_policy(self) -> None:
-        if self.lane_index == self.target_lane_index and self._happens(per_s=0.35):
-            self._take_any_neighbouring_lane()
+        self._roam()
 
 
 class Noise(RecordedEgo):
-    """Ornstein-Uhlenbeck acceleration (1.2 m/s², 1.5 s) and steering (0.006 rad, 0.5 s) on top of lane tracking."""
+    """Acceleration and steering wander on top of lane tracking."""
 
-    noise_mps2 = 0.0
-    noise_rad = 0.0
-
-    def act(self, action: Any = None) -> None:
-        if self.crashed:
-            return
+    def _wished(self) -> tuple[float, float]:
         self.follow_road()
-        if self.lane_index == self.target_lane_index and self._happens(per_s=0.15):
-            self._take_any_neighbouring_lane()
-        self.noise_mps2 = self._wander(self.noise_mps2, spread=1.2, time_s=1.5)
-        self.noise_rad = self._wander(self.noise_rad, spread=0.006, time_s=0.5)
-        towards = 0.3 * (self.target_speed - self.speed)
-        steering = self.steering_control(self.target_lane_index) + self.noise_rad
-        Vehicle.act(self, self._held(towards + self.noise_mps2, steering))
-
-    def _wander(self, value: float, spread: float, time_s: float) -> float:
-        keep = float(np.exp(-self.dt_s / time_s))
-        return keep * value + spread * float(np.sqrt(1 - keep**2)) * float(self.draw.standard_normal())
+        self._roam()
+        acceleration = 0.3 * (self.target_speed - self.speed) + self.whims.acceleration_mps2[self.number]
+        steering = self.steering_control(self.target_lane_index) + self.whims.steering_rad[self.number]
+        return acceleration, steering
 
 
 CLASSES: dict[str, type[RecordedEgo]] = {
     "idm": RecordedEgo,
     "idm-any-speed": RecordedEgo,
-    "tailgater": Tailgater,
+    "tailgater": RecordedEgo,
     "noise": Noise,
     "sudden-braking": SuddenlyBraking,
     "lane-changer": LaneChanger,
 }
 
 
-def desired_speed(behaviour: str, speeds_mps: tuple[float, float], draw: np.random.Generator) -> float:
-    """Speed in m/s that an ego of this behaviour wants, where the others' range is `speeds_mps`."""
-    if behaviour == "idm":
-        return 30.0
-    if behaviour == "tailgater":
-        return float(draw.uniform(28.0, 35.0))
-    return float(draw.uniform(*speeds_mps))
+def enter(simulator: Any, cast: Cast, dt_s: float) -> None:
+    """Put the recorded ego in the place of highway-env's, and make the other cars those of `cast`."""
+    road, old = simulator.road, simulator.vehicle
+    others = [vehicle for vehicle in road.vehicles if vehicle is not old]
+    road.steps_per_s = 1 / dt_s
+    for number, vehicle in enumerate(others):
+        vehicle.speed *= cast.speed_scale
+        vehicle.target_speed *= cast.speed_scale
+        vehicle.target_speed *= cast.target_speed_factor[number]
+        _give(vehicle, {name: values[number] for name, values in cast.others.items()})
+    position, heading = old.position.copy(), old.heading
+    if cast.partner is not None:
+        partner = others[cast.partner]
+        position, partner.position = partner.position.copy(), position
+        heading, partner.heading = partner.heading, heading
+        partner.on_state_update()
+        partner.target_lane_index = partner.lane_index
+    ego = CLASSES[cast.behaviour](
+        road,
+        position,
+        heading,
+        old.speed * cast.speed_factor,
+        target_speed=cast.desired_speed_mps,
+        whims=cast.whims,
+        dt_s=dt_s,
+    )
+    _give(ego, cast.ego)
+    road.vehicles[road.vehicles.index(old)] = ego
+    ego.check_collisions = old.check_collisions
+    simulator.vehicle = ego
 
 
-def vary_driver(vehicle: Any, draw: np.random.Generator) -> None:
-    """Make one of highway-env's IDM cars a driver of its own; a wider spread than highway-env's exponent (3.5 to 4.5).
-
-    Desired speed times 0.8 to 1.2, time gap 1.0 to 2.0 s, jam distance 8 to 12 m, acceleration 2 to 4 m/s²,
-    politeness 0 to 0.5.
-    """
-    vehicle.target_speed *= draw.uniform(0.8, 1.2)
-    vehicle.TIME_WANTED = draw.uniform(1.0, 2.0)
-    vehicle.DISTANCE_WANTED = draw.uniform(8.0, 12.0)
-    vehicle.COMFORT_ACC_MAX = draw.uniform(2.0, 4.0)
-    vehicle.POLITENESS = draw.uniform(0.0, 0.5)
+def _give(vehicle: Any, parameters: dict[str, Any]) -> None:
+    for name, value in parameters.items():
+        setattr(vehicle, HIGHWAY_ENVS_NAMES[name], float(value))

@@ -32,7 +32,9 @@ class RecordConfig:
             about one car per 21 m of a road of 4 lanes.
         speed_scale: Least and greatest factor on the initial and desired speeds of the other cars, one per episode.
         desired_speed_mps: Least and greatest speed that an ego wants, m/s (two behaviours have their own).
-        workers: Number of processes; 0: one per core.
+        simulator: Who simulates: batched (tensors, many episodes at once) or highway-env; the same episodes. exit-* and
+            roundabout-* are always highway-env's.
+        workers: Greatest number of processes; 0: one per core. No more are started than there is use for.
     """
 
     output: Path
@@ -45,12 +47,15 @@ class RecordConfig:
     density: tuple[float, float] = (0.8, 1.5)
     speed_scale: tuple[float, float] = (0.8, 1.2)
     desired_speed_mps: tuple[float, float] = (15.0, 32.0)
+    simulator: str = "batched"
     workers: int = 0
 
     def __post_init__(self) -> None:
         for name, least in (("episodes", 1), ("seed", 0), ("workers", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}: expected {least} or more, got {getattr(self, name)}")
+        if self.simulator not in ("batched", "highway-env"):
+            raise InputError(f"simulator: expected batched or highway-env, got '{self.simulator}'")
         for name in ("vehicles", "lanes", "density", "speed_scale", "desired_speed_mps"):
             low, high = getattr(self, name)
             smallest = {"vehicles": 0, "lanes": 1}.get(name, 1e-3)
@@ -63,23 +68,26 @@ def run(config: RecordConfig, run: Run) -> None:
     """Record the episodes and write the store."""
     import pandas as pd
 
-    from envs.highway_recording import RecordedEpisode, RecordingPlan, record_episodes
+    from envs.recorded_episode import RecordedEpisode
+    from envs.recorder import processes_for, record_episodes, simulator_of
+    from envs.recording_cast import RecordingPlan
     from worldmodel.recordings.split import split_recordings
     from worldmodel.recordings.store_writer import write_store
 
     given = asdict(config)
     wanted = {name: given[name] for name in RecordingPlan.__dataclass_fields__ if name in given}
     plan = RecordingPlan(**wanted)
-    # more processes than cores or episodes only wait for each other
-    workers = min(config.workers or len(os.sched_getaffinity(0)), config.episodes)
+    simulator = simulator_of(config.environment, config.simulator)
+    workers = processes_for(plan, config.episodes, simulator, config.workers or len(os.sched_getaffinity(0)))
     began_s = time.monotonic()
     episodes: list[RecordedEpisode] = []
     outcomes: Counter[tuple[str, str]] = Counter()
     with run.progress(total=config.episodes, what="episodes") as progress:
-        for episode in record_episodes(plan, config.episodes, workers):
+        for episode in record_episodes(plan, config.episodes, workers, simulator):
             episodes.append(episode)
             outcomes[episode.behaviour, episode.ended] += 1
             progress.advance(1, collisions=sum(n for (_, ended), n in outcomes.items() if ended == "collision"))
+    episodes.sort(key=lambda episode: episode.index)
     meta = write_store(
         config.output,
         (episode.recording() for episode in episodes),
@@ -98,7 +106,7 @@ def run(config: RecordConfig, run: Run) -> None:
     run.log_metrics({f"record/{name}": value for name, value in counts.items()})
     run.say(
         f"{config.output}: {config.episodes} episodes, {counts['rows']:,} rows, recorded in {took_s:.0f} s "
-        f"by {workers} process{'es' if workers > 1 else ''}"
+        f"by {workers} process{'es' if workers > 1 else ''} of the {simulator} simulator"
     )
 
 

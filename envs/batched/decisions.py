@@ -11,18 +11,13 @@ import math
 import torch
 from torch import Tensor
 
+from envs.batched.driver_parameters import DriverParameters
 from envs.batched.elementary import asin, atan, cos, power, sin, tan
 from envs.batched.lanes import NO_LANE, Lanes, wrap_to_pi
 from envs.batched.neighbours import LaneOrder
 from envs.batched.scene import Scene
 
-COMFORT_ACCELERATION_MPS2 = 3.0
-COMFORT_BRAKING_MPS2 = 5.0
 MAX_ACCELERATION_MPS2 = 6.0
-DISTANCE_WANTED_M = 10.0  # centre to centre
-TIME_WANTED_S = 1.5
-LANE_CHANGE_MIN_GAIN_MPS2 = 0.2
-LANE_CHANGE_MAX_IMPOSED_MPS2 = 2.0
 LANE_CHANGE_DELAY_S = 1.0
 LANE_CHANGE_MIN_SPEED_MPS = 1.0
 
@@ -74,33 +69,34 @@ class Motion:
         return self.columns.index_select(1, episode * self.places + agent)
 
 
-def desired_gap(speed: Tensor, closing: Tensor) -> Tensor:
+def desired_gap(speed: Tensor, closing: Tensor, drivers: DriverParameters) -> Tensor:
     """IDM's d* = d0 + T v + v Δv / (2 sqrt(a b)), m."""
-    root = 2 * math.sqrt(COMFORT_ACCELERATION_MPS2 * COMFORT_BRAKING_MPS2)
-    return DISTANCE_WANTED_M + speed * TIME_WANTED_S + speed * closing / root
+    return drivers.jam_distance_m + speed * drivers.time_gap_s + speed * closing / drivers.closing_mps2
 
 
-def idm_acceleration(speed: Tensor, desired: Tensor, exponent: Tensor, closing: Tensor, distance: Tensor) -> Tensor:
+def idm_acceleration(
+    speed: Tensor, desired: Tensor, exponent: Tensor, closing: Tensor, distance: Tensor, drivers: DriverParameters
+) -> Tensor:
     """a (1 - (v / v0)^δ - (d* / d)²), m/s²; `distance` is infinite where nobody is ahead."""
     free = 1 - power(speed.clamp_min(0.0) / desired, exponent)
-    gap = (desired_gap(speed, closing) / not_zero(distance)) ** 2
-    return COMFORT_ACCELERATION_MPS2 * free - COMFORT_ACCELERATION_MPS2 * gap
+    gap = (desired_gap(speed, closing, drivers) / not_zero(distance)) ** 2
+    return drivers.comfort_acceleration_mps2 * free - drivers.comfort_acceleration_mps2 * gap
 
 
-def follow(motion: Motion, leader: Tensor, exponent: Tensor) -> Tensor:
+def follow(motion: Motion, leader: Tensor, exponent: Tensor, drivers: DriverParameters) -> Tensor:
     """IDM acceleration of every agent behind its `leader (episode, agent)`, m/s²."""
     agents = leader.shape[1]
     speed, cos, sin = motion.speed_mps[:, :agents], motion.cos[:, :agents], motion.sin[:, :agents]
     closing = (motion.vx_mps[:, :agents] - motion.vx_mps.gather(1, leader)) * cos
     closing = closing + (motion.vy_mps[:, :agents] - motion.vy_mps.gather(1, leader)) * sin
     distance = motion.x_m.gather(1, leader) - motion.x_m[:, :agents]
-    return idm_acceleration(speed, motion.desired_mps[:, :agents], exponent, closing, distance)
+    return idm_acceleration(speed, motion.desired_mps[:, :agents], exponent, closing, distance, drivers)
 
 
-def follow_pairs(who: Tensor, leader: Tensor, exponent: Tensor) -> Tensor:
+def follow_pairs(who: Tensor, leader: Tensor, exponent: Tensor, drivers: DriverParameters) -> Tensor:
     """The same for some agents `(7, k)` behind theirs; both are columns of `Motion`."""
     x, speed, _, _, _, _, desired = who
-    return idm_acceleration(speed, desired, exponent, _closing(who, leader), leader[0] - x)
+    return idm_acceleration(speed, desired, exponent, _closing(who, leader), leader[0] - x, drivers)
 
 
 def _closing(who: Tensor, other: Tensor) -> Tensor:
@@ -122,19 +118,22 @@ def steering_towards(scene: Scene, lanes: Lanes, target: Tensor) -> Tensor:
     return atan(2 * tan(slip)).clamp(-MAX_STEERING_RAD, MAX_STEERING_RAD)
 
 
-def idm_actions(scene: Scene, motion: Motion, order: LaneOrder, target: Tensor) -> Tensor:
+def idm_actions(scene: Scene, motion: Motion, order: LaneOrder, target: Tensor, drivers: DriverParameters) -> Tensor:
     """IDM acceleration of every agent on its lane and, while it changes, on the one it changes to, m/s²."""
-    acceleration = follow(motion, order.leaders(scene.lane), scene.exponent)
+    acceleration = follow(motion, order.leaders(scene.lane), scene.exponent, drivers)
     episode, who = (scene.idm & (target != scene.lane)).nonzero(as_tuple=True)
     if len(who):
         leader = order.leader(episode, who, target[episode, who])
-        there = follow_pairs(motion.of(episode, who), motion.of(episode, leader), scene.exponent[episode, who])
+        exponent, theirs = scene.exponent[episode, who], drivers.of(episode, who)
+        there = follow_pairs(motion.of(episode, who), motion.of(episode, leader), exponent, theirs)
         acceleration = acceleration.index_put((episode, who), torch.minimum(acceleration[episode, who], there))
     return acceleration.clamp(-MAX_ACCELERATION_MPS2, MAX_ACCELERATION_MPS2)
 
 
 @torch.no_grad()
-def choose_lanes(scene: Scene, motion: Motion, order: LaneOrder, lanes: Lanes) -> tuple[Tensor, Tensor]:
+def choose_lanes(
+    scene: Scene, motion: Motion, order: LaneOrder, lanes: Lanes, drivers: DriverParameters
+) -> tuple[Tensor, Tensor]:
     """Target lanes and timers after everyone's decision (`IDMVehicle.change_lane_policy`).
 
     highway-env's cars decide one after the other, and whoever is changing lane gives up if a car ahead is bound for the
@@ -151,47 +150,68 @@ def choose_lanes(scene: Scene, motion: Motion, order: LaneOrder, lanes: Lanes) -
     target = onwards
     episode, who = due.nonzero(as_tuple=True)
     if len(who):
-        target = target.index_put((episode, who), _mobil(scene, motion, order, lanes, episode, who))
+        wanted = _mobil(scene, motion, order, lanes, episode, who, drivers.of(episode, who))
+        target = target.index_put((episode, who), wanted)
     if not lanes.parallel:
         changing &= lanes.edge.take(scene.lane) == lanes.edge.take(onwards)
     if bool(changing.any()):
-        target = _give_up(scene, motion, target, changing)
+        target = _give_up(scene, motion, target, changing, drivers)
     return target, timer
 
 
-def _mobil(scene: Scene, motion: Motion, order: LaneOrder, lanes: Lanes, episode: Tensor, who: Tensor) -> Tensor:
-    """The lane `(k,)` that each car `who (k,)` now wants; of both sides the right one, if both are better."""
+def _mobil(
+    scene: Scene,
+    motion: Motion,
+    order: LaneOrder,
+    lanes: Lanes,
+    episode: Tensor,
+    who: Tensor,
+    drivers: DriverParameters,
+) -> Tensor:
+    """The lane `(k,)` that each car `who (k,)` now wants; of both sides the right one, if both are better.
+
+    All accelerations, those of other cars too, are what IDM gives with the parameters of the car that asks.
+    """
     here = scene.lane[episode, who]
     x, y, exponent = (values[episode, who] for values in (scene.x_m, scene.y_m, scene.exponent))
     mine = motion.of(episode, who)
     moves = mine[1].abs() >= LANE_CHANGE_MIN_SPEED_MPS
-    stay = follow_pairs(mine, motion.of(episode, order.leader(episode, who, here)), exponent)
-    drives = torch.nn.functional.pad(scene.vehicle, (0, 1), value=False)
+    vehicle = torch.nn.functional.pad(scene.vehicle, (0, 1), value=False)
+    ahead = motion.of(episode, order.leader(episode, who, here))
+    stay = follow_pairs(mine, ahead, exponent, drivers)
+    if drivers.polite:
+        behind = order.follower(episode, who, here)
+        there, old = vehicle[episode, behind], motion.of(episode, behind)
+        freed = follow_pairs(old, ahead, exponent, drivers).where(there, 0.0)
+        held = follow_pairs(old, mine, exponent, drivers).where(there, 0.0)
     wanted = here
     for side in (lanes.left, lanes.right):
         beside = side[here]
         exists = beside != NO_LANE
         beside = torch.where(exists, beside, here)
         reachable = exists & moves & lanes.reachable(x, y, beside)
-        go = follow_pairs(mine, motion.of(episode, order.leader(episode, who, beside)), exponent)
+        leader = motion.of(episode, order.leader(episode, who, beside))
+        go = follow_pairs(mine, leader, exponent, drivers)
         follower = order.follower(episode, who, beside)
-        # how hard must the new follower brake? (IDM with the exponent of the car that asks)
-        imposed = follow_pairs(motion.of(episode, follower), mine, exponent)
-        safe = ~drives[episode, follower] | (imposed >= -LANE_CHANGE_MAX_IMPOSED_MPS2)
-        # politeness is 0: what the others gain does not count
-        better = go - stay >= LANE_CHANGE_MIN_GAIN_MPS2
-        wanted = torch.where(reachable & safe & better, beside, wanted)
+        there, new = vehicle[episode, follower], motion.of(episode, follower)
+        imposed = follow_pairs(new, mine, exponent, drivers)  # how hard must the new follower brake?
+        safe = ~there | (imposed >= -drivers.most_imposed_mps2)
+        gain = go - stay
+        if drivers.polite:
+            now = follow_pairs(new, leader, exponent, drivers).where(there, 0.0)
+            gain = gain + drivers.politeness * (imposed.where(there, 0.0) - now + freed - held)
+        wanted = torch.where(reachable & safe & (gain >= drivers.least_gain_mps2), beside, wanted)
     return wanted
 
 
-def _give_up(scene: Scene, motion: Motion, target: Tensor, changing: Tensor) -> Tensor:
+def _give_up(scene: Scene, motion: Motion, target: Tensor, changing: Tensor, drivers: DriverParameters) -> Tensor:
     """Targets after the cars that are `changing` lane have looked who else is bound for theirs."""
     bound = scene.aims & ((scene.target_lane != scene.lane) | (target != scene.lane))
     episode, who, other = _pairs_within_episodes(changing, bound)
     wish = target[episode, who]
     mine, theirs = motion.of(episode, who), motion.of(episode, other)
     ahead = theirs[0] - mine[0]
-    rival = (ahead > 0) & (ahead < desired_gap(mine[1], _closing(mine, theirs)))
+    rival = (ahead > 0) & (ahead < desired_gap(mine[1], _closing(mine, theirs), drivers.of(episode, who)))
     rival &= scene.lane[episode, other] != wish
     episode, who, other, wish = (values[rival] for values in (episode, who, other, wish))
     earlier, before, here = other < who, scene.target_lane[episode, other], scene.lane[episode, who]

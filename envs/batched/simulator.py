@@ -13,7 +13,9 @@ from torch import Tensor
 
 from envs.batched.collisions import collide
 from envs.batched.decisions import TAU_ACCELERATION_S, Motion, choose_lanes, idm_actions, steering_towards
+from envs.batched.driver_parameters import HIGHWAY_ENV
 from envs.batched.dynamics import move
+from envs.batched.first_scene import first_scene, widened
 from envs.batched.lanes import Lanes
 from envs.batched.neighbours import LaneOrder
 from envs.batched.rewards import highway_reward, merge_reward
@@ -30,7 +32,6 @@ SPAWNS: dict[str, Callable[[np.random.Generator, dict[str, Any]], Spawn]] = {
     "merge-generic-v1": spawn_merge_generic,
 }
 LANE_LEFT, IDLE, LANE_RIGHT, FASTER, SLOWER = range(5)
-NOWHERE_M = -1e6  # where the places without a car are, each on its own
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class BatchedHighway:
         """Start the episodes `which` (their numbers) anew, the others go on."""
         scene, speed_index = self._spawned(seeds)
         agents = max(scene.x_m.shape[1], self.scene.x_m.shape[1])
-        scene, mine = _widened(scene, agents, len(self.obstacles)), _widened(self.scene, agents, len(self.obstacles))
+        scene, mine = widened(scene, agents, len(self.obstacles)), widened(self.scene, agents, len(self.obstacles))
         self.scene = Scene(
             **{name: values.index_copy(0, which, getattr(scene, name)) for name, values in vars(mine).items()}
         )
@@ -154,6 +155,12 @@ class BatchedHighway:
         """Bool `(episode,)`: the ego's centre is on its lane."""
         ego = self.scene.x_m[:, 0], self.scene.y_m[:, 0]
         return self.lanes.on_lane(*ego, self.scene.lane[:, 0])
+
+    @property
+    def passed_the_end(self) -> Tensor:
+        """Bool `(episode,)`: the ego is beyond the merge; a highway has no end."""
+        x_m = self.scene.x_m[:, 0]
+        return torch.zeros_like(x_m, dtype=torch.bool) if self.environment.startswith("highway") else x_m > self.end_m
 
     def _simulate(self, scene: Scene) -> Scene:
         for _ in range(self.frames):
@@ -194,7 +201,7 @@ class BatchedHighway:
         crashed = self.scene.crashed[:, 0]
         if self.environment.startswith("highway"):
             return crashed | ~self.on_road if self.config["offroad_terminal"] else crashed
-        return crashed | (self.scene.x_m[:, 0] > self.end_m)
+        return crashed | self.passed_the_end
 
     def _truncated(self) -> Tensor:
         if self.environment.startswith("highway"):
@@ -206,65 +213,15 @@ class BatchedHighway:
         generators = [
             seed if isinstance(seed, np.random.Generator) else seeding.np_random(int(seed))[0] for seed in seeds
         ]
-        spawns = [make(generator, self.config) for generator in generators]
-        cars = max(len(spawn.x_m) for spawn in spawns)
-        agents, episodes = cars + len(self.obstacles), len(spawns)
-
-        def table(rows: list[list[float]], empty: float, of_obstacle: list[float]) -> np.ndarray:
-            return np.array([row + [empty] * (cars - len(row)) + of_obstacle for row in rows], dtype=np.float64)
-
-        still = [0.0] * len(self.obstacles)
-        x = table([s.x_m for s in spawns], NOWHERE_M, [place[0] for place in self.obstacles])
-        y = table([s.y_m for s in spawns], 0.0, [place[1] for place in self.obstacles])
-        speed = table([s.speed_mps for s in spawns], 0.0, still)
-        target_speed = table([s.target_speed_mps for s in spawns], 0.0, still)
-        exponent = table([s.exponent for s in spawns], 4.0, [4.0] * len(self.obstacles))
-        x = np.where(x == NOWHERE_M, NOWHERE_M * (1 + np.arange(agents)), x)
-        timer = ((x + y) * np.pi) % 1.0  # `IDMVehicle.__init__`
-
-        def tensor(values: np.ndarray) -> Tensor:
-            return torch.as_tensor(values, dtype=self.dtype, device=self.device)
-
-        nothing = torch.zeros(episodes, agents, dtype=self.dtype, device=self.device)
-        no = torch.zeros(episodes, agents, dtype=torch.bool, device=self.device)
-        vehicle = torch.as_tensor(x > NOWHERE_M, device=self.device)
-        vehicle[:, cars:] = False
-        idm = vehicle.clone()
-        idm[:, 0] = False
-        aims = vehicle.clone()
-        aims[:, 0] = self.discrete
-        speed_index = torch.zeros(episodes, dtype=torch.long, device=self.device)
+        scene = first_scene([make(one, self.config) for one in generators], self.lanes, self.obstacles, self.dtype)
+        speed_index = torch.zeros(len(seeds), dtype=torch.long, device=self.device)
         if self.discrete:  # `MDPVehicle.__init__`: the nearest of its target speeds
             steps = self.target_speeds.numel() - 1
             lowest, highest = self.target_speeds[0], self.target_speeds[-1]
-            share = (tensor(speed[:, 0]) - lowest) / (highest - lowest)
+            share = (scene.speed_mps[:, 0] - lowest) / (highest - lowest)
             speed_index = (share * steps).round().clamp(0, steps).long()
-            target_speed[:, 0] = self.target_speeds[speed_index].cpu().numpy()
-        else:
-            target_speed[:, 0] = 0.0
-        heading = nothing
-        x_m, y_m = tensor(x), tensor(y)
-        lane = self.lanes.nearest(x_m, y_m, heading)
-        scene = Scene(
-            x_m=x_m,
-            y_m=y_m,
-            heading_rad=heading,
-            speed_mps=tensor(speed),
-            acceleration_mps2=nothing,
-            steering_rad=nothing,
-            lane=lane,
-            target_lane=lane,
-            timer_s=tensor(timer),
-            crashed=no,
-            impact_x_m=nothing,
-            impact_y_m=nothing,
-            struck=no,
-            target_speed_mps=tensor(target_speed),
-            exponent=tensor(exponent),
-            idm=idm,
-            aims=aims,
-            vehicle=vehicle,
-        )
+            scene.aims[:, 0] = True
+            scene.target_speed_mps[:, 0] = self.target_speeds[speed_index]
         return scene, speed_index
 
 
@@ -272,9 +229,9 @@ def advance(scene: Scene, lanes: Lanes, dt_s: float, ego_only: bool = False, obs
     """One frame: everyone decides, everyone moves, then who touches whom (`Road.act`, `Road.step`)."""
     order = LaneOrder.of(scene, lanes)
     motion = Motion(scene, lanes)
-    target, timer = choose_lanes(scene, motion, order, lanes)
+    target, timer = choose_lanes(scene, motion, order, lanes, HIGHWAY_ENV)
     follows = scene.idm & ~scene.crashed
-    acceleration = torch.where(follows, idm_actions(scene, motion, order, target), scene.acceleration_mps2)
+    acceleration = torch.where(follows, idm_actions(scene, motion, order, target, HIGHWAY_ENV), scene.acceleration_mps2)
     steering = torch.where(follows, steering_towards(scene, lanes, target), scene.steering_rad)
     if bool((scene.aims & ~scene.idm).any()):  # an ego with meta-actions: `ControlledVehicle.act`
         ego = scene.aims & ~scene.idm
@@ -293,21 +250,6 @@ def _driven(scene: Scene, acceleration_mps2: Tensor, steering_rad: Tensor) -> Sc
         acceleration_mps2=torch.cat([acceleration_mps2[:, None], scene.acceleration_mps2[:, 1:]], 1),
         steering_rad=torch.cat([steering_rad[:, None], scene.steering_rad[:, 1:]], 1),
     )
-
-
-def _widened(scene: Scene, agents: int, obstacles: int) -> Scene:
-    """The scene with empty places between cars and obstacles, up to `agents`."""
-    missing = agents - scene.x_m.shape[1]
-    if not missing:
-        return scene
-    cars = scene.x_m.shape[1] - obstacles
-    empty = {"x_m": NOWHERE_M * (1 + torch.arange(cars, cars + missing)), "exponent": torch.full((missing,), 4.0)}
-
-    def widened(name: str, values: Tensor) -> Tensor:
-        filling = empty.get(name, torch.zeros(missing)).to(values).expand(len(values), missing)
-        return torch.cat([values[:, :cars], filling, values[:, cars:]], 1)
-
-    return Scene(**{name: widened(name, values) for name, values in vars(scene).items()})
 
 
 def _reference(environment: str, config: dict[str, Any] | None) -> Any:

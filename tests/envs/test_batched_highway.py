@@ -6,7 +6,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from envs.batched import decisions
+from envs.batched import simulator
+from envs.batched.driver_parameters import DriverParameters
 from envs.batched.elementary import numpy_functions
 from envs.batched.parity import compare
 from envs.batched.simulator import BatchedHighway, advance
@@ -55,7 +56,7 @@ def test_torchs_own_sines_differ_by_a_last_bit_until_a_car_rolls_backwards():
 
 
 def test_the_comparison_notices_a_driver_who_keeps_another_distance(monkeypatch):
-    monkeypatch.setattr(decisions, "TIME_WANTED_S", 1.5001)
+    monkeypatch.setattr(simulator, "HIGHWAY_ENV", DriverParameters(time_gap_s=1.5001))
     assert compare("highway-fast-v0", {}, range(1), 5).forks
 
 

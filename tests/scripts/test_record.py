@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
-from envs import highway_recording
-from envs.highway_recording import RecordingPlan, record_episode
-from envs.recording_drivers import BEHAVIOURS
+from envs import highway_recording, recorder
+from envs.batched import recording as batched_recording
+from envs.highway_recording import record_episode
+from envs.recording_cast import BEHAVIOURS, RecordingPlan
 from scripts.record import RecordConfig, run
 from scripts.tracking import ConsoleRun
 from worldmodel.errors import InputError
@@ -31,13 +32,27 @@ def store(tmp_path_factory):
     return folder
 
 
-def test_the_store_is_the_same_with_one_process_and_with_two(tmp_path):
+def recorded(folder) -> tuple[dict, pd.DataFrame]:
+    return json.loads((folder / "meta.json").read_text()), pd.read_parquet(folder / "drives.parquet")
+
+
+@pytest.mark.parametrize("simulator", ["highway-env", "batched"])
+def test_the_store_is_the_same_with_one_process_and_with_two(tmp_path, monkeypatch, capfd, simulator):
+    monkeypatch.setattr(recorder, "WORTH_A_PROCESS", 1)
     for name, workers in (("one", 1), ("two", 2)):
-        run(config(tmp_path / name, workers=workers), ConsoleRun())
-    one, two = (json.loads((tmp_path / name / "meta.json").read_text()) for name in ("one", "two"))
+        run(config(tmp_path / name, workers=workers, simulator=simulator), ConsoleRun())
+    assert "by 2 processes" in "".join(capfd.readouterr())
+    (one, drive), (two, other) = recorded(tmp_path / "one"), recorded(tmp_path / "two")
     assert one == two
-    drives = [pd.read_parquet(tmp_path / name / "drives.parquet") for name in ("one", "two")]
-    pd.testing.assert_frame_equal(*drives)
+    pd.testing.assert_frame_equal(drive, other)
+
+
+def test_both_simulators_give_the_same_store(tmp_path):
+    for simulator in ("highway-env", "batched"):
+        run(config(tmp_path / simulator, simulator=simulator, episodes=6), ConsoleRun())
+    (one, drive), (two, other) = recorded(tmp_path / "highway-env"), recorded(tmp_path / "batched")
+    assert one == two
+    pd.testing.assert_frame_equal(drive, other)
 
 
 def test_another_seed_gives_another_store(tmp_path):
@@ -112,15 +127,23 @@ def test_other_environments_are_recorded_too(tmp_path, environment):
     assert len(WindowStore.open(tmp_path / "store").recordings) == 2
 
 
-def test_an_interrupt_leaves_nothing_half_written(tmp_path, monkeypatch):
-    def interrupted(plan, index):
-        if index == 1:
-            raise KeyboardInterrupt
-        return record_episode(plan, index)
+@pytest.mark.parametrize(
+    ("simulator", "module", "name"),
+    [("highway-env", highway_recording, "record_episode"), ("batched", batched_recording, "record_part")],
+)
+def test_an_interrupt_leaves_nothing_half_written(tmp_path, monkeypatch, simulator, module, name):
+    record, calls = getattr(module, name), []
 
-    monkeypatch.setattr(highway_recording, "record_episode", interrupted)
+    def interrupted(plan, what):
+        calls.append(what)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return record(plan, what)
+
+    monkeypatch.setattr(module, name, interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run(config(tmp_path / "store"), ConsoleRun())
+        run(config(tmp_path / "store", simulator=simulator, episodes=8, duration_s=0.5), ConsoleRun())
+    assert len(calls) == 2
     assert list(tmp_path.iterdir()) == []
 
 
@@ -131,6 +154,7 @@ def test_an_interrupt_leaves_nothing_half_written(tmp_path, monkeypatch):
         ({"vehicles": (9, 3)}, r"vehicles: expected \[least, greatest\]"),
         ({"density": (0.0, 1.0)}, "density: expected"),
         ({"duration_s": -1.0}, "duration_s: expected a number above zero, got -1.0"),
+        ({"simulator": "both"}, "simulator: expected batched or highway-env, got 'both'"),
         ({"environment": "motorway"}, "environment: expected one of highway-v0"),
     ],
 )
