@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +24,20 @@ class RoadPosition(_TensorRecord):
     heading_rad: Tensor  # of the lane there
     width_m: Tensor  # of the lane there
     remaining_m: Tensor  # to the lane's last point
+
+
+class _Segments(NamedTuple):
+    """The pieces of all lanes, `(batch, 1, lane·segment)` each but the last."""
+
+    start_x: Tensor
+    start_y: Tensor
+    delta_x: Tensor
+    delta_y: Tensor
+    squared: Tensor
+    low: Tensor  # where along the piece a projection may lie
+    high: Tensor
+    valid: Tensor
+    covered: Tensor  # (batch, lane, point), m from the lane's first point
 
 
 @dataclass(frozen=True)
@@ -74,31 +90,42 @@ class Road(_TensorRecord):
     def _gather(values: Tensor, lane: Tensor) -> Tensor:
         return values.gather(1, lane)
 
-    def _segment_validity(self) -> Tensor:
-        points = self.centre_m.shape[2]
-        index = torch.arange(points - 1, device=self.centre_m.device)
-        return index < (self.point_count - 1)[..., None]  # (batch, lane, segment)
+    @cached_property
+    def _segments(self) -> _Segments:
+        """What projections need of the lanes; the same for all of them, and they are many in a rollout."""
+        start = self.centre_m[:, :, :-1]
+        delta = self.centre_m[:, :, 1:] - start
+        index = torch.arange(delta.shape[2], device=self.centre_m.device)
+        valid = index < (self.point_count - 1)[..., None]  # (batch, lane, segment)
+        length = delta.norm(dim=-1) * valid
+        low = torch.where(self.open_start[..., None] & (index == 0), -torch.inf, 0.0)
+        high = torch.where(self.open_end[..., None] & (index == self.point_count[..., None] - 2), torch.inf, 1.0)
+        start_x, start_y = start.flatten(1, 2).unbind(-1)
+        delta_x, delta_y = delta.flatten(1, 2).unbind(-1)
+        return _Segments(
+            start_x=start_x[:, None],
+            start_y=start_y[:, None],
+            delta_x=delta_x[:, None],
+            delta_y=delta_y[:, None],
+            squared=(delta * delta).sum(-1).clamp_min(1e-12).flatten(1)[:, None],
+            low=low.flatten(1)[:, None],
+            high=high.flatten(1)[:, None],
+            valid=valid.flatten(1)[:, None],
+            covered=torch.cat([torch.zeros_like(length[..., :1]), length.cumsum(-1)], -1),
+        )
 
     def _nearest(self, position_m: Tensor, lane: Tensor | None) -> tuple[Tensor, Tensor]:
         _, lanes, points, _ = self.centre_m.shape
-        segments = points - 1
-        start = self.centre_m[:, :, :-1]
-        delta = self.centre_m[:, :, 1:] - start
-        squared = (delta * delta).sum(-1).clamp_min(1e-12)  # (batch, lane, segment)
-        index = torch.arange(segments, device=position_m.device)
-        low = torch.where(self.open_start[..., None] & (index == 0), -torch.inf, 0.0)
-        high = torch.where(self.open_end[..., None] & (index == self.point_count[..., None] - 2), torch.inf, 1.0)
+        segments, of = points - 1, self._segments
         # distance² to a segment = |offset|² - 2 t·(offset·delta) + t²·|delta|², with t held on the segment
-        start_x, start_y = start.flatten(1, 2).unbind(-1)  # (batch, lane·segment)
-        delta_x, delta_y = delta.flatten(1, 2).unbind(-1)
-        offset_x = position_m[..., 0, None] - start_x[:, None]  # (batch, agent, lane·segment)
-        offset_y = position_m[..., 1, None] - start_y[:, None]
-        fraction = (offset_x * delta_x[:, None] + offset_y * delta_y[:, None]) / squared.flatten(1)[:, None]
-        fraction = fraction.clamp(low.flatten(1)[:, None], high.flatten(1)[:, None])
-        gap_x = offset_x - fraction * delta_x[:, None]
-        gap_y = offset_y - fraction * delta_y[:, None]
+        offset_x = position_m[..., 0, None] - of.start_x  # (batch, agent, lane·segment)
+        offset_y = position_m[..., 1, None] - of.start_y
+        fraction = (offset_x * of.delta_x + offset_y * of.delta_y) / of.squared
+        fraction = fraction.clamp(of.low, of.high)
+        gap_x = offset_x - fraction * of.delta_x
+        gap_y = offset_y - fraction * of.delta_y
         distance = gap_x * gap_x + gap_y * gap_y
-        valid = self._segment_validity().flatten(1)[:, None].expand_as(distance)
+        valid = of.valid.expand_as(distance)
         if lane is not None:
             owner = torch.arange(lanes, device=position_m.device).repeat_interleave(segments)
             valid = valid & (owner == lane[..., None])
@@ -116,9 +143,7 @@ class Road(_TensorRecord):
         offset = position_m - start
         on_segment = (offset * tangent).sum(-1)
         across = tangent[..., 0] * offset[..., 1] - tangent[..., 1] * offset[..., 0]
-        steps = (self.centre_m[:, :, 1:] - self.centre_m[:, :, :-1]).norm(dim=-1)
-        steps = steps * self._segment_validity()
-        covered = torch.cat([torch.zeros_like(steps[..., :1]), steps.cumsum(-1)], -1)  # (batch, lane, point)
+        covered = self._segments.covered
         along = covered.flatten(1).gather(1, flat) + on_segment
         total = covered[..., -1].gather(1, lane)
         fraction = (on_segment / length).clamp(0.0, 1.0).detach()
