@@ -40,7 +40,7 @@ class ClosedLoopConfig:
         most_steps: Stop episodes that no event ends after this many steps.
     """
 
-    batch: int = 32
+    batch: int = 64
     keep: str = "sample"
     keep_at_most: int = 5
     imagine_every_s: float = 1.0

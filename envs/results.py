@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from envs.metrics import SHORT_TTC_S
-from envs.statistics import mcnemar, mean_difference, wilson_interval
+from envs.statistics import mcnemar, mean_difference, ratio_of_sums, wilson_interval
 
+RATES = ("collision", "at_fault_collision", "off_road", "success", "timed_out", "short_ttc")
 CONTACT_KINDS = ("front", "side", "rear", "standing_other", "standing_ego")
 
 
@@ -32,7 +33,9 @@ def summarise(table: pd.DataFrame, driver: str, environment: str) -> dict[str, A
         result |= {f"{name}_rate": share.value, f"{name}_low": share.low, f"{name}_high": share.high}
     result["contacts"] = {kind: int((table["contact"] == kind).sum()) for kind in CONTACT_KINDS}
     time_s = table["duration_s"].to_numpy()
-    result["mean_speed_mps"] = float(table["distance_m"].sum() / max(time_s.sum(), 1e-9))
+    speed = ratio_of_sums(table["distance_m"].to_numpy(), time_s)
+    result["mean_speed_mps"] = speed.value
+    result |= {"mean_speed_low_mps": _number(speed.low), "mean_speed_high_mps": _number(speed.high)}
     result["distance_m"] = float(table["distance_m"].sum())
     result["duration_s"] = float(time_s.sum())
     result["min_ttc_s"] = _quantiles(table["min_ttc_s"])
@@ -81,6 +84,43 @@ def compare(tables: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
                 "speed_difference_high_mps": _number(speed.high),
             }
     return found
+
+
+def pool(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One driver that was trained several times, from its `results` on the same episodes.
+
+    Shares and speeds are means over the trainings, `_least` and `_most` the extremes among them. Intervals are those of
+    as many episodes as one training drove: the episodes were the same ones, so driving them again tells less than
+    driving others.
+    """
+    pooled: dict[str, Any] = {"trainings": len(results), "episodes": min(result["episodes"] for result in results)}
+    for name in RATES:
+        rates = [result[f"{name}_rate"] for result in results]
+        share = wilson_interval(float(np.mean(rates)) * pooled["episodes"], pooled["episodes"])
+        pooled |= {f"{name}_rate": share.value, f"{name}_low": share.low, f"{name}_high": share.high}
+        pooled |= {f"{name}_least": min(rates), f"{name}_most": max(rates)}
+    for name in ("mean_speed_mps", "mean_speed_low_mps", "mean_speed_high_mps", "uncomfortable_rate"):
+        values = [result[name] for result in results if result[name] is not None]
+        pooled[name] = float(np.mean(values)) if values else None
+    headways = [result["time_headway_s"]["p50"] for result in results if result["time_headway_s"]["p50"] is not None]
+    pooled["time_headway_s"] = float(np.mean(headways)) if headways else None
+    return pooled
+
+
+def frontier(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Names of those that nobody beats in both collisions and speed, from the slowest to the fastest."""
+
+    def beaten(one: Mapping[str, Any]) -> bool:
+        rate, speed = one["collision_rate"], one["mean_speed_mps"]
+        return any(
+            other["collision_rate"] <= rate
+            and other["mean_speed_mps"] >= speed
+            and (other["collision_rate"], other["mean_speed_mps"]) != (rate, speed)
+            for other in results.values()
+        )
+
+    best = [name for name, one in results.items() if not beaten(one)]
+    return sorted(best, key=lambda name: results[name]["mean_speed_mps"])
 
 
 def _quantiles(values: pd.Series) -> dict[str, float | None]:

@@ -23,8 +23,37 @@ from worldmodel.road import NO_LANE, Road
 from worldmodel.traffic import Controls, Goal, TrafficState
 
 
-class PolicyDriver:
-    """Drives by the policy; with a world model it also chooses lanes and shows what it imagines.
+class ReactiveDriver:
+    """Drives by the policy alone: it imagines nothing, and keeps to the nearest lane where the goal names none."""
+
+    history_steps = 2
+
+    def __init__(self, policy: Policy, energy: Energy, name: str = "policy") -> None:
+        self.policy, self.energy, self.name = policy, energy, name
+
+    def reset(self, scene: TrafficState, road: Road, goal: Goal) -> None:
+        pass
+
+    @torch.no_grad()
+    def act(self, history: TrafficState, road: Road, goal: Goal) -> Controls:
+        given = history.valid.device
+        history, road, goal = history.to(self.device), road.to(self.device), goal.to(self.device)
+        before = history[:, -min(2, history.valid.shape[1])]
+        return self._control(history[:, -1], before, road, self._goal(history, road, goal)).to(given)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.policy.parameters()).device
+
+    def _goal(self, history: TrafficState, road: Road, goal: Goal) -> Goal:
+        return goal
+
+    def _control(self, scene: TrafficState, before: TrafficState, road: Road, goal: Goal) -> Controls:
+        return self.policy(scene, before, road, goal)
+
+
+class PolicyDriver(ReactiveDriver):
+    """Drives by the policy, chooses lanes with a world model and shows what it imagines.
 
     Where the goal names no lane, each decision imagines keeping the lane and moving to either neighbour, the policy
     driving and the others answering by the world model, and takes the lane of least mean energy over futures drawn
@@ -38,45 +67,31 @@ class PolicyDriver:
         self,
         policy: Policy,
         energy: Energy,
-        world_model: WorldModel | None,
+        world_model: WorldModel,
         lane_choice: LaneChoiceConfig,
         name: str = "policy",
         seed: int = 0,
     ) -> None:
-        self.policy, self.energy, self.world_model = policy, energy, world_model
-        self.lane_choice, self.name, self.seed = lane_choice, name, seed
+        super().__init__(policy, energy, name)
+        self.world_model, self.lane_choice, self.seed = world_model, lane_choice, seed
         self._lane: Tensor | None = None
         self._steps = 0
 
     def reset(self, scene: TrafficState, road: Road, goal: Goal) -> None:
         self._lane, self._steps = None, 0
 
-    @torch.no_grad()
-    def act(self, history: TrafficState, road: Road, goal: Goal) -> Controls:
-        given = history.valid.device
-        history, road, goal = history.to(self.device), road.to(self.device), goal.to(self.device)
-        before = history[:, -min(2, history.valid.shape[1])]
-        return self._control(history[:, -1], before, road, self._goal(history, road, goal)).to(given)
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.policy.parameters()).device
-
     def _noise(self) -> torch.Generator:
         """Noise of this moment: the same whatever was imagined before, and for whichever episodes it was."""
         return torch.Generator(self.device).manual_seed(self.seed + self._steps)
 
     def _goal(self, history: TrafficState, road: Road, goal: Goal) -> Goal:
-        if self.world_model is None or not self.lane_choice.enabled:
+        if not self.lane_choice.enabled:
             return goal
         if self._steps % self.lane_choice.every_steps == 0:
             self._lane = self._choose_lane(history, road, goal)
         self._steps += 1
         assert self._lane is not None
         return replace(goal, lane=torch.where(goal.lane == NO_LANE, self._lane, goal.lane))
-
-    def _control(self, scene: TrafficState, before: TrafficState, road: Road, goal: Goal) -> Controls:
-        return self.policy(scene, before, road, goal)
 
     def _choose_lane(self, history: TrafficState, road: Road, goal: Goal) -> Tensor:
         config = self.lane_choice
@@ -94,7 +109,7 @@ class PolicyDriver:
         episode, option = offered.nonzero(as_tuple=True)
         episode, option = (index.repeat_interleave(config.samples) for index in (episode, option))
         wanted = Goal(goal.desired_speed_mps[episode], chosen[episode, option])
-        trajectory = self._imagine(history[episode], road[episode], wanted, config.horizon_steps, config.samples)
+        trajectory = self._imagine(history, road, episode, wanted, config.horizon_steps, config.samples)
         # every lane is judged alike: by its own centre line, not by the goal's
         trajectory = replace(trajectory, goal=replace(wanted, lane=torch.full_like(wanted.lane, NO_LANE)))
         energy = self.energy.total(self.energy.terms(trajectory)).view(-1, config.samples).mean(1)
@@ -103,10 +118,12 @@ class PolicyDriver:
         table[:, 1:] += config.margin
         return chosen.gather(1, table.argmin(1, keepdim=True))[:, 0]
 
-    def _imagine(self, history: TrafficState, road: Road, goal: Goal, steps: int, samples: int) -> Trajectory:
-        """Unroll rows that come in blocks of `samples`; with 0, the likeliest future of each."""
-        assert self.world_model is not None
-        memory = self.world_model.observe(history, road)
+    def _imagine(
+        self, history: TrafficState, road: Road, episode: Tensor, goal: Goal, steps: int, samples: int
+    ) -> Trajectory:
+        """Unroll one row per entry of `episode` and `goal`, in blocks of `samples`; with 0, the likeliest future."""
+        memory = self.world_model.observe(history, road)[episode]  # the past is the same for all that may follow
+        road = road[episode]
 
         def control(step: int, scene: TrafficState, before: TrafficState) -> Controls:
             return self._control(scene, before, road, goal)
@@ -115,7 +132,7 @@ class PolicyDriver:
         trajectory, _ = imagine(
             self.world_model,
             memory,
-            before,
+            before[episode],
             road,
             goal,
             control,
@@ -129,17 +146,16 @@ class PolicyDriver:
     @torch.no_grad()
     def imagine(self, history: TrafficState, road: Road, goal: Goal, samples: int = 6, steps: int = 30) -> Imagination:
         """The plan under the likeliest future, `samples` futures of the others, and the mean energy over them."""
-        if self.world_model is None:
-            raise InputError("the policy's world model is missing: nothing can be imagined; keep it beside the policy")
         given = history.valid.device
         history, road, goal = history.to(self.device), road.to(self.device), goal.to(self.device)
         chosen = goal
         if self._lane is not None:
             chosen = replace(goal, lane=torch.where(goal.lane == NO_LANE, self._lane, goal.lane))
         batch = history.valid.shape[0]
-        plan = self._imagine(history, road, chosen, steps, 0)
-        many = torch.arange(batch, device=history.valid.device).repeat_interleave(samples)
-        sampled = self._imagine(history[many], road[many], chosen[many], steps, samples)
+        everyone = torch.arange(batch, device=history.valid.device)
+        plan = self._imagine(history, road, everyone, chosen, steps, 0)
+        many = everyone.repeat_interleave(samples)
+        sampled = self._imagine(history, road, many, chosen[many], steps, samples)
         terms = self.energy.terms(replace(sampled, goal=goal[many]))  # as the drive is judged: by the goal given
         return Imagination(
             plan_m=plan.states.position_m[:, :, 0].to(given),
@@ -166,9 +182,12 @@ def nearest_agents(history: TrafficState, count: int) -> TrafficState:
     return history.map(pick)
 
 
-def load_driver(path: Path | str, device: str = "cpu", name: str = "", lane_choice: bool | None = None) -> PolicyDriver:
+def load_driver(
+    path: Path | str, device: str = "cpu", name: str = "", lane_choice: bool | None = None
+) -> ReactiveDriver:
     """The driver in `path`: a policy file, or the folder that holds it, with its world model beside it.
 
+    Without one the policy drives alone; then it must not be one that chooses lanes.
     `lane_choice` switches the choice of lanes on or off, whatever the policy was stored with.
     """
     loaded = load_model(path, POLICY_KIND)
@@ -180,7 +199,8 @@ def load_driver(path: Path | str, device: str = "cpu", name: str = "", lane_choi
     if lane_choice is not None:
         choice = replace(choice, enabled=lane_choice)
     beside = loaded.path.with_name("world-model.safetensors")
-    world_model = load_world_model(beside, device) if beside.is_file() else None
-    if choice.enabled and world_model is None:
+    if beside.is_file():
+        return PolicyDriver(policy, energy, load_world_model(beside, device), choice, name or f"policy:{path}")
+    if choice.enabled:
         raise InputError(f"{beside}: the policy's world model is missing, and it chooses lanes with it; put it back")
-    return PolicyDriver(policy, energy, world_model, choice, name or f"policy:{path}")
+    return ReactiveDriver(policy, energy, name or f"policy:{path}")

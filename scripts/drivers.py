@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -19,9 +20,12 @@ from worldmodel.road import Road
 from worldmodel.traffic import Controls, Goal, TrafficState
 
 if TYPE_CHECKING:
-    from planner.driver import PolicyDriver
+    from envs.drivers.stable_baselines import StableBaselinesDriver
+    from planner.driver import ReactiveDriver
 
 PLAIN_DRIVERS = ("idm", "constant-velocity", "idle", "human")
+TRAINED_BY = {"policy": "train-policy", "ppo": "train-baseline", "dqn": "train-baseline"}  # kind of KIND:PATH: the verb
+BASELINES = ("ppo", "dqn")
 RECORDED = "recorded"
 ENVIRONMENTS = (RECORDED, "highway-v0", "highway-fast-v0", "merge-v1")
 
@@ -62,6 +66,13 @@ class TrafficSource:
     highway: HighwayConfig = field(default_factory=HighwayConfig)
     device: str = "cpu"
 
+    @property
+    def lockstep(self) -> bool:
+        """Whether many episodes at once cost little more than one."""
+        from envs.batched.traffic import BATCHED
+
+        return self.environment == RECORDED or (self.highway.simulator == "batched" and self.environment in BATCHED)
+
     def open(self) -> LockstepTraffic:
         """Make the environment.
 
@@ -89,32 +100,74 @@ class TrafficSource:
 
 def check_driver(name: str, environment: str) -> None:
     """Refuse, before anything is run, a driver that is not known or cannot drive there."""
-    kind, _, path = name.partition(":")
-    if not (kind == "policy" and path) and name not in PLAIN_DRIVERS:
-        raise InputError(f"driver '{name}': expected one of {', '.join(PLAIN_DRIVERS)} or policy:PATH")
+    kind, _, value = name.partition(":")
+    if kind == "idm" and name != "idm":
+        _desired_speed(name)
+    elif not (kind in TRAINED_BY and value) and name not in PLAIN_DRIVERS:
+        named = ", ".join([*PLAIN_DRIVERS, "idm:SPEED", *(f"{kind}:PATH" for kind in TRAINED_BY)])
+        raise InputError(f"driver '{name}': expected one of {named}")
     if name == "human" and environment != RECORDED:
         raise InputError(f"driver 'human': {environment} has no recorded human; evaluate it on --environment recorded")
 
 
-def check_policy_file(name: str) -> None:
-    """Refuse, before anything is run, a policy that is not there."""
+def driver_path(name: str) -> Path | None:
+    """Where a trained driver lies; None: it is not a trained one."""
     kind, _, path = name.partition(":")
-    if kind == "policy" and not Path(path).exists():
-        raise InputError(f"driver '{name}': no file or folder {path}; train one with `drivecast train-policy`")
+    return Path(path) if kind in TRAINED_BY and path else None
+
+
+def check_policy_file(name: str) -> None:
+    """Refuse, before anything is run, a trained driver that is not there, or no model of its kind."""
+    path = driver_path(name)
+    if path is None:
+        return
+    kind = name.partition(":")[0]
+    if not path.exists():
+        raise InputError(f"driver '{name}': no file or folder {path}; train one with `drivecast {TRAINED_BY[kind]}`")
+    if kind in BASELINES:
+        _baseline(name, 0.1, "cpu")
 
 
 def make_driver(name: str, idm: IDMConfig, device: str = "cpu") -> Driver:
-    """The driver of that name, which it also carries as its own."""
-    if name.startswith("policy:"):
+    """The driver of that name, which it also carries as its own; `idm.dt_s` is the time between two calls."""
+    kind = name.partition(":")[0]
+    if kind == "policy":
         return _policy(name, device)
+    if kind in BASELINES:
+        return _baseline(name, idm.dt_s, device)
     driver: Any = {
-        "idm": lambda: IDMDriver(idm),
+        "idm": lambda: IDMDriver(idm, None if name == "idm" else _desired_speed(name)),
         "constant-velocity": ConstantVelocityDriver,
         "idle": IdleDriver,
         "human": HumanDriver,
-    }[name]()
+    }[kind]()
     driver.name = name
     return driver
+
+
+def _desired_speed(name: str) -> float:
+    """SPEED of `idm:SPEED`, m/s."""
+    text = name.partition(":")[2]
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = math.nan
+    if not 0 < speed < math.inf:
+        raise InputError(f"driver '{name}': expected idm:SPEED with a speed above zero in m/s, such as idm:25")
+    return speed
+
+
+def training_seed(name: str) -> int | None:
+    """Seed that a trained driver was trained with, where its file says so."""
+    path = driver_path(name)
+    if path is None:
+        return None
+    if name.partition(":")[0] in BASELINES:
+        return _baseline(name, 0.1, "cpu").card.seed
+    from planner.training import POLICY_KIND
+    from worldmodel.checkpoint import load_model
+
+    return load_model(path, POLICY_KIND).extra.get("seed")
 
 
 def realised_score(policy: str, device: str, dt_s: float) -> Score:
@@ -131,8 +184,17 @@ def realised_score(policy: str, device: str, dt_s: float) -> Score:
 
 
 @lru_cache(maxsize=4)
-def _policy(name: str, device: str) -> PolicyDriver:
+def _policy(name: str, device: str) -> ReactiveDriver:
     """Read once per process: episodes come in small parts there."""
     from planner.driver import load_driver
 
     return load_driver(Path(name.removeprefix("policy:")), device, name)
+
+
+@lru_cache(maxsize=4)
+def _baseline(name: str, dt_s: float, device: str) -> StableBaselinesDriver:
+    """The same for a model of Stable-Baselines3."""
+    from envs.drivers.stable_baselines import load_baseline
+
+    kind, _, path = name.partition(":")
+    return load_baseline(Path(path), kind, dt_s, device, name)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +12,12 @@ from envs.closed_loop import ClosedLoopConfig
 from envs.drivers.idm import IDMConfig
 from envs.recorded_traffic import RecordedTrafficConfig
 from scripts.drivers import ENVIRONMENTS, RECORDED, HighwayConfig, TrafficSource, check_driver, check_policy_file
+from scripts.driving import Drive, Workers, short_name
 from scripts.tracking import Run
 from worldmodel.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-EPISODES_PER_TASK = 8  # of a worker process
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class EvaluateConfig:
         highway: highway-env's traffic.
         idm: The driver idm.
         device: Where tensors are computed: cpu, cuda, ...
-        workers: Processes for highway-env; 0: one per core.
+        workers: Processes; 0: one per core.
     """
 
     output: Path
@@ -76,24 +73,8 @@ class EvaluateConfig:
                 raise InputError(f"{name}: expected at least 0, got {getattr(self, name)}")
 
 
-@dataclass(frozen=True)
-class _Task:
-    """Some episodes of one driver in one environment, for this process or another."""
-
-    config: EvaluateConfig
-    source: TrafficSource
-    driver: str
-    seeds: tuple[int, ...]
-    first: int
-    folder: Path
-    config_hash: str
-    keep: bool = True  # whether any episode of these may still be kept
-
-
 def run(config: EvaluateConfig, run: Run) -> None:
     """Evaluate each driver in each environment; results are saved after each."""
-    from envs.results import compare, summarise
-
     for driver in config.driver:
         check_policy_file(driver)
     config.output.mkdir(parents=True, exist_ok=True)
@@ -101,6 +82,19 @@ def run(config: EvaluateConfig, run: Run) -> None:
     # the episodes of an earlier evaluation would mix with these
     for earlier in (config.output / "episodes").glob("*.parquet"):
         earlier.unlink()
+    with Workers(config.workers) as workers:
+        results = _evaluate(config, config_hash, workers, run)
+    run.log_figure(_figure(config.output, results))
+    for name in ("results.json", "episodes.parquet", "episodes"):
+        if (config.output / name).exists():
+            run.log_artifact(config.output / name)
+    kept = len(list((config.output / "episodes").glob("*.parquet")))
+    run.say(f"{config.output}: results.json, episodes.parquet and {kept} kept episodes for `drivecast replay`")
+
+
+def _evaluate(config: EvaluateConfig, config_hash: str, workers: Workers, run: Run) -> list[dict[str, Any]]:
+    from envs.results import compare, summarise
+
     results: list[dict[str, Any]] = []
     tables: list[pd.DataFrame] = []
     for environment in config.environment:
@@ -110,7 +104,7 @@ def run(config: EvaluateConfig, run: Run) -> None:
         seeds = _seeds(config, source, run)
         by_driver: dict[str, pd.DataFrame] = {}
         for driver in config.driver:
-            table = _drive(config, source, driver, seeds, config_hash, run)
+            table = _drive(config, source, driver, seeds, config_hash, workers, run)
             by_driver[driver] = table
             results.append({**summarise(table, driver, environment), "seed": config.seed, "config_hash": config_hash})
             against = compare(by_driver)
@@ -121,12 +115,7 @@ def run(config: EvaluateConfig, run: Run) -> None:
             _save(config.output, results, tables)
             run.log_metrics(_metrics(results[-1]))
         _show(run, environment, [result for result in results if result["environment"] == environment])
-    run.log_figure(_figure(config.output, results))
-    for name in ("results.json", "episodes.parquet", "episodes"):
-        if (config.output / name).exists():
-            run.log_artifact(config.output / name)
-    kept = len(list((config.output / "episodes").glob("*.parquet")))
-    run.say(f"{config.output}: results.json, episodes.parquet and {kept} kept episodes for `drivecast replay`")
+    return results
 
 
 def _seeds(config: EvaluateConfig, source: TrafficSource, run: Run) -> tuple[int, ...]:
@@ -140,132 +129,36 @@ def _seeds(config: EvaluateConfig, source: TrafficSource, run: Run) -> tuple[int
 
 
 def _drive(
-    config: EvaluateConfig, source: TrafficSource, driver: str, seeds: tuple[int, ...], config_hash: str, run: Run
+    config: EvaluateConfig,
+    source: TrafficSource,
+    driver: str,
+    seeds: tuple[int, ...],
+    config_hash: str,
+    workers: Workers,
+    run: Run,
 ) -> pd.DataFrame:
     import pandas as pd
 
+    # all drivers are scored by the first policy's energy, so that their costs can be compared
+    scored_by = next((name for name in config.driver if name.startswith("policy:")), "")
     folder = config.output / "episodes"
-    everything = _Task(config, source, driver, seeds, 0, folder, config_hash)
+    drive = Drive(source, driver, seeds, config.loop, folder, config.idm, scored_by, config_hash)
     # replayed traffic is cheap; only a driver that imagines is worth more processes there
     spread = source.environment != RECORDED or (driver.startswith("policy:") and config.device == "cpu")
     tables = []
     collisions = completed = 0
     with run.progress(total=len(seeds), what=f"{source.environment}, {driver}") as progress:
         if spread:
-            for table in _in_processes(everything):
+            for _, table in workers.drive(drive.parts(drive.part_size())):
                 tables.append(table)
                 collisions += int((table["outcome"] == "collision").sum())
                 completed += int((table["outcome"] == "completed").sum())
                 progress.advance(len(table), collisions=collisions, completed=completed)
         else:
-            tables.append(run_task(everything, lambda n, c, s: progress.advance(n, collisions=c, completed=s)))
+            tables.append(drive.run(lambda n, c, s: progress.advance(n, collisions=c, completed=s)))
     table = pd.concat(tables, ignore_index=True).sort_values("seed", ignore_index=True)
-    _trim(config, table, driver, source.environment, folder)
+    drive.trim(table)
     return table
-
-
-def run_task(task: _Task, on_progress=None) -> pd.DataFrame:
-    """Drive the episodes of a task, write those that are kept, return the table."""
-    from envs.closed_loop import run_episodes
-    from scripts.drivers import make_driver, realised_score
-
-    config = task.config
-    traffic = task.source.open()
-    policies = [name for name in config.driver if name.startswith("policy:")]
-    # all drivers are scored by the first policy's energy, so that their costs can be compared
-    score = realised_score(policies[0], config.device, traffic.dt_s) if policies else None
-    idm = replace(config.idm, dt_s=traffic.dt_s)
-    result = run_episodes(
-        traffic,
-        make_driver(task.driver, idm, config.device),
-        task.seeds,
-        config.loop if task.keep else replace(config.loop, keep="none"),
-        score,
-        task.config_hash,
-        on_progress,
-        task.first,
-    )
-    for episode in result.episodes:
-        name = episode_file(task.driver, task.source.environment, episode.metadata.seed)
-        episode.write(task.folder / name)
-    return result.table
-
-
-def _in_processes(task: _Task) -> Iterator[pd.DataFrame]:
-    """The same as `run_task`, a few seeds at a time in processes, in the order in which they finish.
-
-    The parts do not depend on the number of processes, so neither do the results. They begin in the order of the
-    seeds; once enough crashes are kept, later ones are not, since only the first of all stay.
-    """
-    from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-    from multiprocessing import get_context
-
-    loop = task.config.loop
-    size = loop.batch if task.source.environment == RECORDED else EPISODES_PER_TASK
-    parts = [
-        replace(task, seeds=task.seeds[start : start + size], first=start) for start in range(0, len(task.seeds), size)
-    ]
-    workers = min(task.config.workers or len(os.sched_getaffinity(0)), len(parts))
-    failures = 0
-
-    def next_part() -> _Task:
-        part = parts.pop(0)
-        enough = loop.keep != "all" and failures >= loop.keep_at_most and part.first >= loop.keep_at_most
-        return replace(part, keep=not enough)
-
-    def failed(table: pd.DataFrame) -> int:
-        counted = table["seed"] >= task.seeds[0] + loop.keep_at_most  # the first ones are kept in any case
-        return int((counted & table["outcome"].isin(["collision", "off_road"])).sum())
-
-    if workers <= 1:
-        while parts:
-            table = run_task(next_part())
-            failures += failed(table)
-            yield table
-        return
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker) as pool:
-        waiting: set[Future] = set()
-        try:
-            while parts or waiting:
-                while parts and len(waiting) < workers:
-                    waiting.add(pool.submit(run_task, next_part()))
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    table = future.result()
-                    failures += failed(table)
-                    yield table
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _start_worker() -> None:
-    """One thread per process, and an interrupt is the parent's to handle."""
-    import signal
-
-    import torch
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-
-
-def episode_file(driver: str, environment: str, seed: int) -> str:
-    """File name of a kept episode; a policy's path is shortened to the names that tell it apart."""
-    kind, _, path = driver.partition(":")
-    if path:
-        digest = hashlib.sha256(str(Path(path).absolute()).encode()).hexdigest()[:6]
-        kind = f"{kind}-{Path(path).stem or 'policy'}-{digest}"
-    return f"{environment}-{kind}-{seed:05d}.parquet"
-
-
-def _trim(config: EvaluateConfig, table: pd.DataFrame, driver: str, environment: str, folder: Path) -> None:
-    """Each process kept the first crashes it saw; leave the first ones of all."""
-    from envs.closed_loop import Keeper
-
-    keeper = Keeper(config.loop)
-    for number, (seed, outcome) in enumerate(zip(table["seed"], table["outcome"], strict=True)):
-        if not keeper.wants(number, outcome):
-            (folder / episode_file(driver, environment, seed)).unlink(missing_ok=True)
 
 
 def _save(output: Path, results: list[dict[str, Any]], tables: list[pd.DataFrame]) -> None:
@@ -329,7 +222,7 @@ def _figure(output: Path, results: list[dict[str, Any]]) -> Path:
         for number, result in enumerate(r for r in results if r["environment"] == environment):
             rate, low, high = (100 * result[f"collision_{end}"] for end in ("rate", "low", "high"))
             error = [[max(rate - low, 0.0)], [max(high - rate, 0.0)]]
-            label = episode_file(result["driver"], "", 0)[1:-14]
+            label = short_name(result["driver"])
             axes.errorbar(
                 result["mean_speed_mps"], rate, yerr=error, fmt="os^Dv*"[number % 6], color=f"C{number}", label=label
             )

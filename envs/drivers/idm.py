@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from envs.drivers.lanes_beside import runs_beside, touches
 from envs.drivers.steering import lane_keeping_steering
 from envs.neighbours import agent_at, lane_neighbours, nearest_agents, single_lane
 from worldmodel.errors import InputError
 from worldmodel.road import NO_LANE, Road
 from worldmodel.traffic import Controls, Goal, TrafficState
-
-GORE_M = 1.0  # lanes that are further apart than this, edge to edge, do not touch
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,19 @@ class IDMDriver:
     Sources: Treiber, Hennecke, Helbing 2000; Kesting, Treiber, Helbing 2007; highway-env `vehicle/behavior.py`. Unlike
     there, the wish of another vehicle is not known: its present speed stands for it. Nor are the lanes that others are
     about to change to, so a lane change is not broken off for them.
+
+    Args:
+        config: The parameters; None: highway-env's.
+        desired_speed_mps: Speed it wants whatever the goal says, m/s; None: the goal's. A lane's limit holds for both.
     """
 
     name = "idm"
     history_steps = 1
 
-    def __init__(self, config: IDMConfig | None = None) -> None:
-        self.config = config or IDMConfig()
+    def __init__(self, config: IDMConfig | None = None, desired_speed_mps: float | None = None) -> None:
+        if desired_speed_mps is not None and not 0 < desired_speed_mps < math.inf:
+            raise InputError(f"desired_speed_mps: expected a speed above zero, got {desired_speed_mps}")
+        self.config, self.desired_speed_mps = config or IDMConfig(), desired_speed_mps
 
     def reset(self, scene: TrafficState, road: Road, goal: Goal) -> None:
         self._lane: Tensor = road.project(scene.position_m[:, :1]).lane[:, 0]
@@ -82,11 +88,13 @@ class IDMDriver:
 
     def act(self, history: TrafficState, road: Road, goal: Goal) -> Controls:
         config = self.config
+        if self.desired_speed_mps is not None:
+            goal = replace(goal, desired_speed_mps=torch.full_like(goal.desired_speed_mps, self.desired_speed_mps))
         scene = nearest_agents(history[:, -1], config.considered)
         ego = scene[:, 0]
         own = road.project(ego.position_m[:, None]).lane[:, 0]
         # who has come past the end of a lane follows the one it is on now
-        self._lane = torch.where(_exists(scene, road, self._lane), self._lane, own)
+        self._lane = torch.where(runs_beside(scene, road, self._lane), self._lane, own)
         if config.change_lanes:
             self._decide(scene, road, goal, own)
         self._since_s = self._since_s + config.dt_s
@@ -113,7 +121,7 @@ class IDMDriver:
         for side in ("left", "right"):
             lane = road.neighbour(own[:, None], side)[:, 0]
             gain, imposed = self._mobil(scene, road, goal, lane, staying, own)
-            go = think & (lane != NO_LANE) & _exists(scene, road, lane) & _adjacent(scene, road, lane, own)
+            go = think & (lane != NO_LANE) & runs_beside(scene, road, lane) & touches(scene, road, lane, own)
             go = go & (imposed >= -config.most_imposed_braking_mps2) & (gain >= config.least_gain_mps2)
             chosen = torch.where(go, lane, chosen)
         self._lane = chosen
@@ -178,20 +186,3 @@ class IDMDriver:
         wanted = jam_m + speed * config.time_gap_s + speed * closing / comfort
         distance = torch.where(leader.valid, distance_m, torch.inf).clamp_min(0.01)
         return free - config.acceleration_mps2 * (wanted / distance).pow(2)
-
-
-def _exists(scene: TrafficState, road: Road, lane: Tensor) -> Tensor:
-    """Whether the lane runs beside the ego: it may start later or have ended."""
-    only = single_lane(road, lane)
-    there = only.project(scene.position_m[:, :1])
-    return ((only.open_start | (there.along_m >= 0)) & (only.open_end | (there.remaining_m > 0)))[:, 0]
-
-
-def _adjacent(scene: TrafficState, road: Road, lane: Tensor, own: Tensor) -> Tensor:
-    """Whether the lane touches the ego's own where it is; between a ramp and the road there may be a gore first.
-
-    highway-env's `is_reachable_from` takes two lane widths from the ego for near enough; its lanes always touch.
-    """
-    here, there = (single_lane(road, one).project(scene.position_m[:, :1]) for one in (own, lane))
-    apart_m = (there.across_m - here.across_m).abs()
-    return (apart_m <= (here.width_m + there.width_m) / 2 + GORE_M)[:, 0]

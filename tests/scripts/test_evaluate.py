@@ -12,7 +12,8 @@ from envs.closed_loop import ClosedLoopConfig
 from envs.episode import Episode
 from scripts import cli
 from scripts.drivers import HighwayConfig
-from scripts.evaluate import EvaluateConfig, episode_file, run
+from scripts.driving import episode_file
+from scripts.evaluate import EvaluateConfig, run
 from scripts.tracking import ConsoleRun
 from worldmodel.errors import InputError
 
@@ -126,7 +127,7 @@ def test_processes_give_the_same_results_as_one(tmp_path):
         (["--driver", "human", "--environment", "highway-v0"], "driver 'human': highway-v0 has no recorded human"),
         (
             ["--driver", "teleport"],
-            "driver 'teleport': expected one of idm, constant-velocity, idle, human or policy:PATH",
+            "driver 'teleport': expected one of idm, constant-velocity, idle, human, idm:SPEED, policy:PATH",
         ),
         (["--driver", "policy:/nowhere"], "driver 'policy:/nowhere': no file or folder /nowhere"),
         (["--environment", "mars"], "environment: expected one of recorded, highway-v0"),

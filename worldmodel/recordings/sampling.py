@@ -29,11 +29,26 @@ class WindowRequest:
 
 
 class WindowSampler:
-    """Draws windows of one split from several stores, each store in proportion to its rows."""
+    """Draws windows of one split from several stores, each store in proportion to its rows.
 
-    def __init__(self, stores: Sequence[WindowStore], split: str, request: WindowRequest) -> None:
+    Args:
+        stores: Recordings.
+        split: Of the stores, see `WindowStore.rows`.
+        request: What a batch looks like.
+        rows: Of each store, those whose vehicles may be egos. None: all with a whole future.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[WindowStore],
+        split: str,
+        request: WindowRequest,
+        rows: Sequence[torch.Tensor] | None = None,
+    ) -> None:
         self.stores, self.request = list(stores), request
-        self.rows = [store.rows(split, 1, request.future_steps) for store in self.stores]
+        if rows is None:
+            rows = [store.rows(split, 1, request.future_steps) for store in self.stores]
+        self.rows = list(rows)
         if not sum(len(rows) for rows in self.rows):
             raise InputError(
                 f"split '{split}' holds no track of {request.future_steps + 1} steps; "
@@ -45,6 +60,10 @@ class WindowSampler:
 
         `generator` lives on the CPU; so do the windows.
         """
+        return [window for _, window in self.draw_by_store(batch, generator)]
+
+    def draw_by_store(self, batch: int, generator: torch.Generator) -> list[tuple[WindowStore, Window]]:
+        """The same, with the store of each Window."""
         sizes = torch.tensor([len(rows) for rows in self.rows])
         picks = torch.randint(int(sizes.sum()), (batch,), generator=generator)
         owner = torch.bucketize(picks, sizes.cumsum(0), right=True)
@@ -55,11 +74,10 @@ class WindowSampler:
             if len(chosen):
                 rows = self.rows[number][chosen]
                 request = self.request
-                windows.append(
-                    store.window(
-                        store.frame_of(rows), request.history_steps, request.future_steps, request.max_agents, rows
-                    )
+                window = store.window(
+                    store.frame_of(rows), request.history_steps, request.future_steps, request.max_agents, rows
                 )
+                windows.append((store, window))
         return windows
 
 

@@ -206,6 +206,19 @@ class WindowStore:
         """Global frame number of each row."""
         return self._rows.frame[row]
 
+    def recording_of(self, row: Tensor) -> Tensor:
+        """Number of the recording of each row."""
+        return self._rows.frame_recording[self._rows.frame[row]]
+
+    @cached_property
+    def top_speed_mps(self) -> Tensor:
+        """By row number: the highest speed anywhere in the row's continuous track, m/s."""
+        rows = self._rows
+        track = (rows.steps_before[rows.row_of_slot] == 0).cumsum(0) - 1  # of each slot; a track is one piece there
+        speed = rows.state[:, 3]
+        top = speed.new_zeros(int(track[-1]) + 1).scatter_reduce(0, track, speed, "amax")
+        return top[track][rows.slot]
+
     def time_s(self, frame: Tensor) -> Tensor:
         """Time of global frames in their recording's own clock, s (float64)."""
         recording = self._rows.frame_recording[frame]

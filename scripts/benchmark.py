@@ -1,0 +1,394 @@
+"""`drivecast benchmark`: drivers on frozen suites of episodes, safety against speed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from envs.closed_loop import ClosedLoopConfig
+from envs.drivers.idm import IDMConfig
+from envs.recorded_traffic import RecordedTrafficConfig
+from envs.suites import SUITES, Suite
+from scripts.drivers import (
+    RECORDED,
+    HighwayConfig,
+    TrafficSource,
+    check_driver,
+    check_policy_file,
+    driver_path,
+    training_seed,
+)
+from scripts.driving import HIGHWAY_ENV_PART, Drive, Workers, short_name
+from scripts.tracking import Run
+from worldmodel.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SAME_SPEED_MPS = 1e-3  # in the mean of an episode; drivers compute in float32
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """Drive frozen suites of episodes with each driver: collisions against speed, with intervals and paired tests.
+
+    Leaves OUTPUT/table.md, frontier.png, results.json, pooled.json, episodes.parquet and kept episodes for replay.
+    Stopped and started again, it goes on with the episodes that are missing, as long as drivers, code and settings are
+    the same.
+
+    Args:
+        output: Folder of the results.
+        suite: Episodes to drive: highway, highway-dense, merge, recorded. Repeatable.
+        driver: Who drives: the names of `evaluate`. LABEL=NAME gathers several trainings under one label. Repeatable;
+            the first one is what the others are tested against.
+        episodes: Number of episodes of each suite, the first ones of its list; of recorded traffic at most its
+            vehicles.
+        data: Recording stores, for the suite recorded.
+        split: Part of the stores: train, val, test or all.
+        loop: How episodes are run and which are kept; what one batch has driven is saved.
+        recorded: Recorded traffic.
+        idm: The driver idm.
+        spot_check: Episodes of each simulated suite that are driven in highway-env itself, too; 0: none.
+        spot_check_driver: Who drives them; none given: the first driver.
+        device: Where tensors are computed: cpu, cuda, ...
+        workers: Processes; 0: one per core.
+    """
+
+    output: Path
+    suite: list[str] = field(default_factory=lambda: ["highway"])
+    driver: list[str] = field(default_factory=lambda: ["idm", "constant-velocity", "idle"])
+    episodes: int = 1000
+    data: list[Path] = field(default_factory=list)
+    split: str = "test"
+    loop: ClosedLoopConfig = field(default_factory=lambda: ClosedLoopConfig(batch=250))
+    recorded: RecordedTrafficConfig = field(default_factory=RecordedTrafficConfig)
+    idm: IDMConfig = field(default_factory=IDMConfig)
+    spot_check: int = 100
+    spot_check_driver: list[str] = field(default_factory=list)
+    device: str = "cpu"
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("episodes", 1), ("spot_check", 0), ("workers", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        for name in ("suite", "driver"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise InputError(f"{name}: expected at least one, each once, got {values}")
+        for suite in self.suite:
+            if suite not in SUITES:
+                raise InputError(f"suite: expected one of {', '.join(SUITES)}; got '{suite}'")
+        if RECORDED in self.suite and not self.data:
+            raise InputError("data: the suite 'recorded' needs a recording store; give --data DIR")
+        entrants = [Entrant.of(text) for text in self.driver]
+        names = [entrant.driver for entrant in entrants]
+        if len(set(names)) < len(names):
+            raise InputError(f"driver: expected each driver under one label only, got {self.driver}")
+        for entrant in entrants:
+            if not any(entrant.fits(SUITES[suite]) for suite in self.suite):
+                check_driver(entrant.driver, SUITES[self.suite[0]].environment)
+        for driver in self.spot_check_driver:
+            if driver not in names:
+                raise InputError(f"spot_check_driver: expected one of {', '.join(names)}; got '{driver}'")
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One driver of the benchmark.
+
+    Attributes:
+        driver: Name of the driver.
+        label: In tables and figures; trainings that differ in their seed share one.
+    """
+
+    driver: str
+    label: str
+
+    @staticmethod
+    def of(text: str) -> Entrant:
+        """From `NAME` or `LABEL=NAME`."""
+        label, separator, name = text.partition("=")
+        if separator and label and not set(label) & set(":/"):
+            return Entrant(name, label)
+        return Entrant(text, text)
+
+    def fits(self, suite: Suite) -> bool:
+        """Whether it can drive there; the recorded human cannot drive where nobody was recorded."""
+        check_driver(self.driver, RECORDED)
+        return self.driver != "human" or suite.environment == RECORDED
+
+
+def run(config: BenchmarkConfig, run: Run) -> None:
+    """Drive what is missing; results are saved after each driver."""
+    entrants = [Entrant.of(text) for text in config.driver]
+    for entrant in entrants:
+        check_policy_file(entrant.driver)
+    config.output.mkdir(parents=True, exist_ok=True)
+    began_s = time.monotonic()
+    benchmark = Benchmark(config, run)
+    with Workers(config.workers) as workers:
+        for name in config.suite:
+            suite = SUITES[name]
+            taking_part = [entrant for entrant in entrants if entrant.fits(suite)]
+            for entrant in taking_part:
+                benchmark.drive(suite, entrant, workers)
+            if suite.environment != RECORDED and config.spot_check:
+                for driver in config.spot_check_driver or [taking_part[0].driver]:
+                    benchmark.check(suite, driver, workers)
+            benchmark.show(suite)
+    run.log_figure(config.output / "frontier.png")
+    for name in ("results.json", "pooled.json", "table.md", "episodes.parquet", "episodes"):
+        if (config.output / name).exists():
+            run.log_artifact(config.output / name)
+    run.say(f"{config.output}: table.md, frontier.png, results.json; {(time.monotonic() - began_s) / 60:.1f} min")
+    benchmark.refuse_disagreement()
+
+
+@dataclass
+class Benchmark:
+    """What has been driven so far."""
+
+    config: BenchmarkConfig
+    run: Run
+    results: list[dict[str, Any]] = field(default_factory=list)
+    tables: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict)  # by suite and driver
+
+    def drive(self, suite: Suite, entrant: Entrant, workers: Workers) -> None:
+        """All episodes of one driver in one suite."""
+        from envs.results import compare, summarise
+
+        source = self._source(suite)
+        seeds = self._seeds(suite, source)
+        sitting = Sitting(self.config, self._plan(suite, source, entrant.driver, seeds, keep=True))
+        table = sitting.drive(f"{suite.name}, {entrant.label}", workers, self.run)
+        self.tables[suite.name, entrant.driver] = table
+        self.results.append(
+            {
+                **summarise(table, entrant.driver, suite.environment),
+                "suite": suite.name,
+                "label": entrant.label,
+                "training_seed": training_seed(entrant.driver),
+                "seed": seeds[0],
+                "config_hash": sitting.identity,
+                "wall_s": round(sitting.seconds, 1),
+            }
+        )
+        against = compare({driver: table for (name, driver), table in self.tables.items() if name == suite.name})
+        for result in self._of(suite):
+            result["against"] = against[result["driver"]]
+        self._save()
+        prefix = f"{suite.name}/{short_name(entrant.driver)}"
+        found = self.results[-1]
+        self.run.log_metrics({f"{prefix}/{name}": value for name, value in found.items() if isinstance(value, float)})
+
+    def check(self, suite: Suite, driver: str, workers: Workers) -> None:
+        """Drive some of the seeds in highway-env itself and note where it differs."""
+        table = self.tables[suite.name, driver]
+        count = min(self.config.spot_check, len(table))
+        chosen = table.iloc[[number * len(table) // count for number in range(count)]]
+        source = self._source(suite, "highway-env")
+        plan = self._plan(suite, source, driver, tuple(int(seed) for seed in chosen["seed"]), keep=False)
+        there = Sitting(self.config, plan).drive(f"{suite.name}, {driver}, in highway-env itself", workers, self.run)
+        pair = chosen.merge(there, on="seed", suffixes=("", "_there"), validate="one_to_one")
+        apart = (pair["mean_speed_mps"] - pair["mean_speed_mps_there"]).abs()
+        differs = (pair["outcome"] != pair["outcome_there"]) | (pair["duration_s"] != pair["duration_s_there"])
+        differs |= apart > SAME_SPEED_MPS
+        found = {
+            "episodes": count,
+            "disagreements": [int(seed) for seed in pair["seed"][differs]],
+            "largest_speed_difference_mps": float(apart.max()),
+        }
+        next(result for result in self._of(suite) if result["driver"] == driver)["spot_check"] = found
+        self._save()
+        self.run.say(
+            f"{suite.name}, {driver}: {count - int(differs.sum())} of {count} episodes are the same in highway-env "
+            f"itself; mean speeds differ by at most {apart.max():.2g} m/s"
+        )
+
+    def refuse_disagreement(self) -> None:
+        """Fail, once all is saved, where highway-env itself says something else."""
+        for result in self.results:
+            check = result.get("spot_check", {})
+            seeds = ", ".join(map(str, check.get("disagreements", [])[:5]))
+            if seeds:
+                raise InputError(
+                    f"{result['suite']}, {result['driver']}: {len(check['disagreements'])} of {check['episodes']} "
+                    f"episodes end otherwise in highway-env itself, seeds {seeds}; see docs/simulator.md"
+                )
+
+    def show(self, suite: Suite) -> None:
+        """The suite's table for the user."""
+        from scripts.benchmark_table import COLUMNS, rows
+
+        reference = next(result["driver"] for result in self._of(suite))
+        self.run.table(f"{suite.name}: tests against {reference}", COLUMNS, rows(self._of(suite), self._pooled(suite)))
+
+    def _of(self, suite: Suite) -> list[dict[str, Any]]:
+        return [result for result in self.results if result["suite"] == suite.name]
+
+    def _pooled(self, suite: Suite) -> dict[str, dict[str, Any]]:
+        from envs.results import frontier, pool
+
+        labels = dict.fromkeys(result["label"] for result in self._of(suite))
+        pooled = {label: pool([r for r in self._of(suite) if r["label"] == label]) for label in labels}
+        best = frontier(pooled)
+        return {label: {**values, "on_frontier": label in best} for label, values in pooled.items()}
+
+    def _source(self, suite: Suite, simulator: str = "batched") -> TrafficSource:
+        highway = HighwayConfig(
+            suite.vehicles, suite.lanes, suite.density, suite.duration_s, suite.desired_speed_mps, simulator
+        )
+        config = self.config
+        data = tuple(config.data) if suite.environment == RECORDED else ()
+        return TrafficSource(suite.environment, data, config.split, config.recorded, highway, config.device)
+
+    def _seeds(self, suite: Suite, source: TrafficSource) -> tuple[int, ...]:
+        if suite.environment != RECORDED:
+            return suite.seeds(self.config.episodes)
+        return suite.seeds(min(self.config.episodes, source.open().count))  # type: ignore[attr-defined]
+
+    def _plan(self, suite: Suite, source: TrafficSource, driver: str, seeds: tuple[int, ...], keep: bool) -> Drive:
+        loop = self.config.loop if keep else replace(self.config.loop, keep="none")
+        return Drive(source, driver, seeds, loop, self.config.output / "episodes" / suite.name, self.config.idm)
+
+    def _save(self) -> None:
+        import pandas as pd
+
+        from scripts.benchmark_table import markdown
+        from scripts.frontier import draw_frontier
+        from worldmodel.files import atomic_file
+
+        output = self.config.output
+        suites = [SUITES[name] for name in dict.fromkeys(result["suite"] for result in self.results)]
+        pooled = {suite.name: self._pooled(suite) for suite in suites}
+        texts = {
+            "results.json": json.dumps(self.results, indent=2, allow_nan=False) + "\n",
+            "pooled.json": json.dumps(pooled, indent=2, allow_nan=False) + "\n",
+            "table.md": "\n".join(markdown(suite.name, self._of(suite), pooled[suite.name]) for suite in suites),
+        }
+        for name, text in texts.items():
+            with atomic_file(output / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        with atomic_file(output / "episodes.parquet") as temporary:
+            named = [table.assign(suite=suite, driver=driver) for (suite, driver), table in self.tables.items()]
+            pd.concat(named, ignore_index=True).to_parquet(temporary, index=False)
+        draw_frontier(output / "frontier.png", pooled)
+
+
+@dataclass
+class Sitting:
+    """One driver's episodes, of which some may have been driven before.
+
+    Attributes:
+        identity: Hash of all that the episodes depend on.
+        seconds: What they took, in all sittings.
+    """
+
+    config: BenchmarkConfig
+    plan: Drive
+
+    def __post_init__(self) -> None:
+        self.folder = self.config.output / "parts"
+        self.identity = _identity(self.config, self.plan)
+        self.name = f"{self.plan.source.environment}-{short_name(self.plan.driver)}-{self.identity}"
+        self.seconds = 0.0
+
+    def drive(self, what: str, workers: Workers, run: Run) -> pd.DataFrame:
+        """Drive what is missing; the table of all."""
+        import pandas as pd
+
+        plan = self.plan
+        parts = plan.parts(plan.loop.batch if plan.source.lockstep else HIGHWAY_ENV_PART)
+        tables = {part.first: table for part in parts if (table := self._done(part)) is not None}
+        if not tables:  # what another training of this name left behind
+            for earlier in plan.folder.glob(f"{plan.source.environment}-{short_name(plan.driver)}-*.parquet"):
+                earlier.unlink()
+        began_s, before_s = time.monotonic(), self._seconds()
+        with run.progress(total=len(plan.seeds), what=what) as progress:
+            collisions = completed = 0
+
+            def note(table: pd.DataFrame) -> None:
+                nonlocal collisions, completed
+                collisions += int((table["outcome"] == "collision").sum())
+                completed += int((table["outcome"] == "completed").sum())
+                progress.advance(len(table), collisions=collisions, completed=completed)
+
+            for table in tables.values():
+                note(table)
+            for part, table in workers.drive([part for part in parts if part.first not in tables]):
+                tables[part.first] = table
+                self.seconds = before_s + time.monotonic() - began_s
+                self._keep(part, table)
+                note(table)
+        self.seconds = self._seconds()
+        whole = pd.concat([tables[first] for first in sorted(tables)], ignore_index=True)
+        plan.trim(whole)
+        return whole
+
+    def _file(self, part: Drive) -> Path:
+        return self.folder / f"{self.name}-{part.first:06d}.parquet"
+
+    def _done(self, part: Drive) -> pd.DataFrame | None:
+        import pandas as pd
+
+        if not self._file(part).exists():
+            return None
+        table = pd.read_parquet(self._file(part))
+        return table if tuple(table["seed"]) == part.seeds else None
+
+    def _keep(self, part: Drive, table: pd.DataFrame) -> None:
+        from worldmodel.files import atomic_file
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with atomic_file(self._file(part)) as temporary:
+            table.to_parquet(temporary, index=False)
+        with atomic_file(self.folder / f"{self.name}.json") as temporary:
+            temporary.write_text(json.dumps({"seconds": self.seconds}), encoding="utf-8")
+
+    def _seconds(self) -> float:
+        try:
+            return float(json.loads((self.folder / f"{self.name}.json").read_text(encoding="utf-8"))["seconds"])
+        except FileNotFoundError:
+            return 0.0
+
+
+def _identity(config: BenchmarkConfig, plan: Drive) -> str:
+    """Hash of the traffic, the driver's files, the settings and the code."""
+    from scripts.provenance import CHECKOUT, plain
+
+    digest = hashlib.sha256()
+    source = asdict(plan.source)
+    source["data"] = [_meta(folder) for folder in plan.source.data]
+    settings: Mapping[str, Any] = {
+        "source": source,
+        "driver": plan.driver.partition(":")[0] if _files(plan.driver) else plan.driver,
+        "batch": plan.loop.batch,
+        "most_steps": plan.loop.most_steps,
+        "idm": asdict(plan.idm),
+    }
+    digest.update(json.dumps(plain(settings), sort_keys=True).encode())
+    code = [
+        file for package in ("envs", "planner", "worldmodel") for file in sorted((CHECKOUT / package).rglob("*.py"))
+    ]
+    for file in [*_files(plan.driver), *code]:
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:12]
+
+
+def _meta(folder: Path) -> str:
+    return (Path(folder) / "meta.json").read_text(encoding="utf-8")
+
+
+def _files(driver: str) -> list[Path]:
+    """What the driver was trained to: its file and what lies beside it."""
+    path = driver_path(driver)
+    if path is None:
+        return []
+    folder = path if path.is_dir() else path.parent
+    return sorted(file for kind in ("*.safetensors", "*.zip") for file in folder.glob(kind))
