@@ -39,7 +39,7 @@ class MeasureSimulatorConfig:
     turn_s: float = 6.0
     float32: bool = False
     scaling_cars: list[int] = field(default_factory=lambda: [10, 50, 200])  # may be empty
-    scaling_episodes: list[int] = field(default_factory=lambda: [1, 64, 1024])
+    scaling_episodes: list[int] = field(default_factory=lambda: [1, 64, 1024, 4096])
 
     def __post_init__(self) -> None:
         for name in ("episodes", "turns", "turn_s"):
