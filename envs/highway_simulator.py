@@ -13,6 +13,7 @@ from worldmodel.kinematics import MAX_STEERING_RAD
 
 MAX_ACCELERATION_MPS2 = 6.0  # what highway-env's own drivers are held to
 MAX_BRAKING_MPS2 = 8.0  # an emergency stop on a dry road
+SIMULATORS = ("batched", "highway-env")  # who simulates: ours (envs/batched) or highway-env itself
 IDLE = 1  # highway-env's meta-action "do nothing"
 
 # Environments whose rewards, vehicles and ends make sense with two continuous controls.

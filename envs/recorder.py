@@ -18,7 +18,6 @@ from envs.batched.traffic import BATCHED
 from envs.recorded_episode import RecordedEpisode
 from envs.recording_cast import RecordingPlan
 
-SIMULATORS = ("batched", "highway-env")
 WORTH_A_PROCESS = 4  # parts of the batched simulator: starting one takes as long as running that many
 
 

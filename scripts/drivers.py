@@ -12,6 +12,7 @@ from torch import Tensor
 
 from envs.closed_loop import Score
 from envs.drivers import ConstantVelocityDriver, HumanDriver, IdleDriver, IDMConfig, IDMDriver
+from envs.highway_simulator import SIMULATORS
 from envs.lockstep import LockstepTraffic
 from envs.recorded_traffic import RecordedTraffic, RecordedTrafficConfig
 from worldmodel.driver import Driver
@@ -51,8 +52,8 @@ class HighwayConfig:
     simulator: str = "batched"
 
     def __post_init__(self) -> None:
-        if self.simulator not in ("batched", "highway-env"):
-            raise InputError(f"highway.simulator: expected batched or highway-env, got '{self.simulator}'")
+        if self.simulator not in SIMULATORS:
+            raise InputError(f"highway.simulator: expected {' or '.join(SIMULATORS)}, got '{self.simulator}'")
 
 
 @dataclass(frozen=True)

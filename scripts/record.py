@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from envs.highway_simulator import HighwayScenario
+from envs.highway_simulator import SIMULATORS, HighwayScenario
 from scripts.tracking import Run
 from worldmodel.errors import InputError
 
@@ -54,8 +53,8 @@ class RecordConfig:
         for name, least in (("episodes", 1), ("seed", 0), ("workers", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}: expected {least} or more, got {getattr(self, name)}")
-        if self.simulator not in ("batched", "highway-env"):
-            raise InputError(f"simulator: expected batched or highway-env, got '{self.simulator}'")
+        if self.simulator not in SIMULATORS:
+            raise InputError(f"simulator: expected {' or '.join(SIMULATORS)}, got '{self.simulator}'")
         for name in ("vehicles", "lanes", "density", "speed_scale", "desired_speed_mps"):
             low, high = getattr(self, name)
             smallest = {"vehicles": 0, "lanes": 1}.get(name, 1e-3)
@@ -71,6 +70,7 @@ def run(config: RecordConfig, run: Run) -> None:
     from envs.recorded_episode import RecordedEpisode
     from envs.recorder import processes_for, record_episodes, simulator_of
     from envs.recording_cast import RecordingPlan
+    from scripts.driving import cores
     from worldmodel.recordings.split import split_recordings
     from worldmodel.recordings.store_writer import write_store
 
@@ -78,7 +78,7 @@ def run(config: RecordConfig, run: Run) -> None:
     wanted = {name: given[name] for name in RecordingPlan.__dataclass_fields__ if name in given}
     plan = RecordingPlan(**wanted)
     simulator = simulator_of(config.environment, config.simulator)
-    workers = processes_for(plan, config.episodes, simulator, config.workers or len(os.sched_getaffinity(0)))
+    workers = processes_for(plan, config.episodes, simulator, config.workers or cores())
     began_s = time.monotonic()
     episodes: list[RecordedEpisode] = []
     outcomes: Counter[tuple[str, str]] = Counter()

@@ -25,7 +25,7 @@ EGO_PARAMETERS = ("least_gain_mps2", "most_imposed_mps2")  # differ from highway
 
 
 @dataclass(frozen=True)
-class RecordedTraffic:
+class CastTraffic:
     """Who drives in each episode.
 
     Attributes:
@@ -49,7 +49,7 @@ class RecordedTraffic:
     @staticmethod
     def enter(
         scene: Scene, casts: Sequence[Cast], lanes: Lanes, dt_s: float, ego_only: bool, obstacles: int
-    ) -> tuple[RecordedTraffic, Scene]:
+    ) -> tuple[CastTraffic, Scene]:
         """Put the egos of `casts` into `scene` and make the others theirs; an episode each."""
 
         def tensor(values: Sequence[float] | np.ndarray) -> Tensor:
@@ -90,7 +90,7 @@ class RecordedTraffic:
             for name in Whims.__dataclass_fields__
         }
         looks = torch.tensor([cast.behaviour != "noise" for cast in casts])
-        traffic = RecordedTraffic(lanes, DriverParameters(**drivers), looks, whims, dt_s, ego_only, obstacles)
+        traffic = CastTraffic(lanes, DriverParameters(**drivers), looks, whims, dt_s, ego_only, obstacles)
         scene = scene.but(
             x_m=x,
             y_m=y,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from gymnasium.utils import seeding
 
-from envs.batched.egos import RecordedTraffic
+from envs.batched.egos import CastTraffic
 from envs.batched.elementary import numpy_functions
 from envs.batched.first_scene import first_scene
 from envs.batched.scene import Scene
@@ -60,7 +60,7 @@ def record_part(plan: RecordingPlan, indices: Sequence[int]) -> list[RecordedEpi
     with numpy_functions():
         scene = first_scene(spawns, simulator.lanes, simulator.obstacles, simulator.dtype)
         obstacles = len(simulator.obstacles)
-        traffic, scene = RecordedTraffic.enter(scene, casts, simulator.lanes, plan.dt_s, simulator.ego_only, obstacles)
+        traffic, scene = CastTraffic.enter(scene, casts, simulator.lanes, plan.dt_s, simulator.ego_only, obstacles)
         scenes, endings, steps = _run(plan, simulator, traffic, scene)
     through = through_lanes(simulator.network)
     lane_number = {name: number for number, lane in enumerate(through, 1) for name in lane.segments}
@@ -89,7 +89,7 @@ def record_part(plan: RecordingPlan, indices: Sequence[int]) -> list[RecordedEpi
 
 
 def _run(
-    plan: RecordingPlan, simulator: BatchedHighway, traffic: RecordedTraffic, scene: Scene
+    plan: RecordingPlan, simulator: BatchedHighway, traffic: CastTraffic, scene: Scene
 ) -> tuple[list[Scene], list[str], list[int]]:
     """Scenes, of each episode how it ended and after how many steps."""
     scenes = [scene]
@@ -117,9 +117,7 @@ def _stacked(scenes: Sequence[Scene], name: str) -> torch.Tensor:
 
 def _state(scene: Scene, obstacles: int) -> np.ndarray:
     """`(episode, agent, 6)` in our frame, as `envs.highway_simulator.read_state` has it."""
-    heading = -scene.heading_rad
-    wrapped = torch.remainder(heading + np.pi, 2 * np.pi) - np.pi
-    heading = torch.where(heading.abs() > np.pi, wrapped, heading)
+    heading = scene.heading_to_the_left_rad
     length, width = (torch.full_like(heading, size) for size in CAR_M)
     if obstacles:
         length[:, -obstacles:], width[:, -obstacles:] = OBSTACLE_M

@@ -51,6 +51,13 @@ class Scene:
     aims: Tensor
     vehicle: Tensor
 
+    @property
+    def heading_to_the_left_rad(self) -> Tensor:
+        """Headings in our frame, +y to the left, within ±pi; those that lie there keep all their bits."""
+        heading = -self.heading_rad
+        wrapped = torch.remainder(heading + torch.pi, 2 * torch.pi) - torch.pi
+        return torch.where(heading.abs() > torch.pi, wrapped, heading)
+
     def but(self, **changes: Tensor) -> Scene:
         """The same scene with other values in some places."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -106,9 +106,6 @@ class BatchedHighwayTraffic:
         obstacles = len(self.simulator.obstacles)
         if obstacles:
             valid[:, -obstacles:] = True
-        heading = -scene.heading_rad
-        turned = heading.abs() > torch.pi
-        heading = torch.where(turned, torch.remainder(heading + torch.pi, 2 * torch.pi) - torch.pi, heading)
         nothing = torch.zeros_like(scene.x_m)
         position = torch.stack([scene.x_m, -scene.y_m], -1).where(valid[..., None], nothing[..., None])
         length, width = nothing + 5.0, nothing + 2.0
@@ -116,7 +113,7 @@ class BatchedHighwayTraffic:
             length[:, -obstacles:] = 2.0
         return TrafficState(
             position_m=position.to(dtype),
-            heading_rad=heading.to(dtype),
+            heading_rad=scene.heading_to_the_left_rad.to(dtype),
             speed_mps=scene.speed_mps.to(dtype),
             length_m=length.to(dtype),
             width_m=width.to(dtype),
