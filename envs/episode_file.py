@@ -72,6 +72,15 @@ def is_other_table(path: Path) -> bool:
         return False
 
 
+def read_config_hash(path: Path) -> str | None:
+    """`config_hash` of the episode in a file, without reading the rest; None: it is not a whole episode."""
+    try:
+        header = json.loads((pq.read_schema(path).metadata or {})[_HEADER])
+        return str(header["metadata"]["config_hash"])
+    except (pa.ArrowException, OSError, KeyError, ValueError):
+        return None
+
+
 def _columns(episode: Episode) -> tuple[dict[str, pa.Array], list[str]]:
     columns: dict[str, pa.Array] = {"step": pa.array(range(episode.steps + 1), pa.int32())}
     columns["time_s"] = pa.array(np.arange(episode.steps + 1) * episode.metadata.dt_s, pa.float64())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,25 +11,24 @@ import pandas as pd
 from envs.metrics import SHORT_TTC_S
 from envs.statistics import mcnemar, mean_difference, ratio_of_sums, wilson_interval
 
-RATES = ("collision", "at_fault_collision", "off_road", "success", "timed_out", "short_ttc")
+# what may befall an episode: from the table of episodes, whether it did
+EVENTS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
+    "collision": lambda table: table["outcome"] == "collision",
+    "at_fault_collision": lambda table: (table["outcome"] == "collision") & table["at_fault"],
+    "off_road": lambda table: table["outcome"] == "off_road",
+    "success": lambda table: table["outcome"] == "completed",
+    "timed_out": lambda table: table["outcome"] == "timed_out",
+    "short_ttc": lambda table: table["min_ttc_s"] < SHORT_TTC_S,
+}
 CONTACT_KINDS = ("front", "side", "rear", "standing_other", "standing_ego")
 
 
 def summarise(table: pd.DataFrame, driver: str, environment: str) -> dict[str, Any]:
     """The figures of one driver in one environment, from its table of episodes."""
     count = len(table)
-    outcome = table["outcome"]
     result: dict[str, Any] = {"driver": driver, "environment": environment, "episodes": count}
-    rates = {
-        "collision": outcome == "collision",
-        "at_fault_collision": (outcome == "collision") & table["at_fault"],
-        "off_road": outcome == "off_road",
-        "success": outcome == "completed",
-        "timed_out": outcome == "timed_out",
-        "short_ttc": table["min_ttc_s"] < SHORT_TTC_S,
-    }
-    for name, event in rates.items():
-        share = wilson_interval(int(event.sum()), count)
+    for name, happened in EVENTS.items():
+        share = wilson_interval(int(happened(table).sum()), count)
         result |= {f"{name}_rate": share.value, f"{name}_low": share.low, f"{name}_high": share.high}
     result["contacts"] = {kind: int((table["contact"] == kind).sum()) for kind in CONTACT_KINDS}
     time_s = table["duration_s"].to_numpy()
@@ -94,7 +93,7 @@ def pool(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     driving others.
     """
     pooled: dict[str, Any] = {"trainings": len(results), "episodes": min(result["episodes"] for result in results)}
-    for name in RATES:
+    for name in EVENTS:
         rates = [result[f"{name}_rate"] for result in results]
         share = wilson_interval(float(np.mean(rates)) * pooled["episodes"], pooled["episodes"])
         pooled |= {f"{name}_rate": share.value, f"{name}_low": share.low, f"{name}_high": share.high}
@@ -108,7 +107,10 @@ def pool(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def frontier(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Names of those that nobody beats in both collisions and speed, from the slowest to the fastest."""
+    """Names of those that nobody beats, from the slowest to the fastest, by the estimates without their intervals.
+
+    Who beats is at least as good in both collisions and speed, and better in one.
+    """
 
     def beaten(one: Mapping[str, Any]) -> bool:
         rate, speed = one["collision_rate"], one["mean_speed_mps"]
@@ -121,6 +123,12 @@ def frontier(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
     best = [name for name, one in results.items() if not beaten(one)]
     return sorted(best, key=lambda name: results[name]["mean_speed_mps"])
+
+
+def mark_frontier(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The same results, each with `on_frontier`."""
+    best = frontier(results)
+    return {name: {**one, "on_frontier": name in best} for name, one in results.items()}
 
 
 def _quantiles(values: pd.Series) -> dict[str, float | None]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +18,11 @@ from scripts.drivers import (
     TrafficSource,
     check_driver,
     check_policy_file,
-    driver_path,
     training_seed,
 )
-from scripts.driving import HIGHWAY_ENV_PART, Drive, Workers, short_name
+from scripts.driving import Drive, Workers, short_name
+from scripts.sitting import Sitting
+from scripts.snapshot import code_snapshot, driver_snapshot, store_snapshot
 from scripts.tracking import Run
 from worldmodel.errors import InputError
 
@@ -38,14 +37,15 @@ class BenchmarkConfig:
     """Drive frozen suites of episodes with each driver: collisions against speed, with intervals and paired tests.
 
     Leaves OUTPUT/table.md, frontier.png, results.json, pooled.json, episodes.parquet and kept episodes for replay.
-    Stopped and started again, it goes on with the episodes that are missing, as long as drivers, code and settings are
-    the same.
+    Stopped and started again with the same OUTPUT, or asked for more drivers, suites or episodes, it drives only what
+    is missing, as long as drivers, code and settings are the same.
 
     Args:
         output: Folder of the results.
         suite: Episodes to drive: highway, highway-dense, merge, recorded. Repeatable.
-        driver: Who drives: the names of `evaluate`. LABEL=NAME gathers several trainings under one label. Repeatable;
-            the first one is what the others are tested against.
+        driver: Who drives: idm, idm:SPEED, constant-velocity, idle, human (recorded only), policy:PATH, ppo:PATH,
+            dqn:PATH. LABEL=NAME gathers several trainings under one label. Repeatable; the first one is what the others
+            are tested against.
         episodes: Number of episodes of each suite, the first ones of its list; of recorded traffic at most its
             vehicles.
         data: Recording stores, for the suite recorded.
@@ -53,7 +53,8 @@ class BenchmarkConfig:
         loop: How episodes are run and which are kept; what one batch has driven is saved.
         recorded: Recorded traffic.
         idm: The driver idm.
-        spot_check: Episodes of each simulated suite that are driven in highway-env itself, too; 0: none.
+        spot_check: Episodes of each simulated suite that are driven in highway-env itself, too; 0: none. One takes 2 to
+            11 s of a core.
         spot_check_driver: Who drives them; none given: the first driver.
         device: Where tensors are computed: cpu, cuda, ...
         workers: Processes; 0: one per core.
@@ -93,9 +94,23 @@ class BenchmarkConfig:
         for entrant in entrants:
             if not any(entrant.fits(SUITES[suite]) for suite in self.suite):
                 check_driver(entrant.driver, SUITES[self.suite[0]].environment)
+        for suite in self.suite:
+            if not any(entrant.fits(SUITES[suite]) for entrant in entrants):
+                check_driver(names[0], SUITES[suite].environment)
+        kinds: dict[str, str] = {}
+        for entrant in entrants:
+            kind = entrant.driver.partition(":")[0]
+            if kinds.setdefault(entrant.label, kind) != kind:
+                raise InputError(
+                    f"driver: expected trainings of one kind under the label '{entrant.label}', got "
+                    f"{kinds[entrant.label]} and {kind}; give them two labels"
+                )
         for driver in self.spot_check_driver:
             if driver not in names:
                 raise InputError(f"spot_check_driver: expected one of {', '.join(names)}; got '{driver}'")
+            for suite in self.suite:
+                if SUITES[suite].environment != RECORDED:
+                    check_driver(driver, SUITES[suite].environment)
 
 
 @dataclass(frozen=True)
@@ -126,22 +141,25 @@ class Entrant:
 
 def run(config: BenchmarkConfig, run: Run) -> None:
     """Drive what is missing; results are saved after each driver."""
-    entrants = [Entrant.of(text) for text in config.driver]
-    for entrant in entrants:
-        check_policy_file(entrant.driver)
+    for driver in (Entrant.of(text).driver for text in config.driver):
+        check_policy_file(driver)
+    benchmark = Benchmark(config, run)
     config.output.mkdir(parents=True, exist_ok=True)
     began_s = time.monotonic()
-    benchmark = Benchmark(config, run)
-    with Workers(config.workers) as workers:
-        for name in config.suite:
-            suite = SUITES[name]
-            taking_part = [entrant for entrant in entrants if entrant.fits(suite)]
-            for entrant in taking_part:
-                benchmark.drive(suite, entrant, workers)
-            if suite.environment != RECORDED and config.spot_check:
-                for driver in config.spot_check_driver or [taking_part[0].driver]:
-                    benchmark.check(suite, driver, workers)
-            benchmark.show(suite)
+    try:
+        with Workers(config.workers) as workers:
+            for name in config.suite:
+                suite = SUITES[name]
+                taking_part = benchmark.entrants(suite)
+                for entrant in taking_part:
+                    benchmark.drive(suite, entrant, workers)
+                if suite.environment != RECORDED and config.spot_check:
+                    for driver in config.spot_check_driver or [taking_part[0].driver]:
+                        benchmark.check(suite, driver, workers)
+                benchmark.show(suite)
+    except KeyboardInterrupt:
+        run.say(f"stopped; what was driven is saved in {config.output}, and the same command goes on there")
+        raise
     run.log_figure(config.output / "frontier.png")
     for name in ("results.json", "pooled.json", "table.md", "episodes.parquet", "episodes"):
         if (config.output / name).exists():
@@ -152,12 +170,33 @@ def run(config: BenchmarkConfig, run: Run) -> None:
 
 @dataclass
 class Benchmark:
-    """What has been driven so far."""
+    """What has been driven so far.
+
+    Raises:
+        InputError: Two drivers are one and the same training.
+    """
 
     config: BenchmarkConfig
     run: Run
     results: list[dict[str, Any]] = field(default_factory=list)
     tables: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict)  # by suite and driver
+
+    def __post_init__(self) -> None:
+        self._entrants = [Entrant.of(text) for text in self.config.driver]
+        # taken now: processes read code and weights once, whatever becomes of the files later
+        self._code = code_snapshot()
+        self._models = {entrant.driver: driver_snapshot(entrant.driver) for entrant in self._entrants}
+        self._stores = [store_snapshot(Path(folder)) for folder in self.config.data]
+        self._training_seeds = {driver: training_seed(driver) for driver in self._models}
+        digests: dict[tuple[str, str], str] = {}
+        for driver, model in self._models.items():
+            other = digests.setdefault((driver.partition(":")[0], model.digest), driver)
+            if model.digest and other != driver:
+                raise InputError(f"driver: {other} and {driver} are the same training; give each once")
+
+    def entrants(self, suite: Suite) -> list[Entrant]:
+        """Who takes part in a suite."""
+        return [entrant for entrant in self._entrants if entrant.fits(suite)]
 
     def drive(self, suite: Suite, entrant: Entrant, workers: Workers) -> None:
         """All episodes of one driver in one suite."""
@@ -165,15 +204,16 @@ class Benchmark:
 
         source = self._source(suite)
         seeds = self._seeds(suite, source)
-        sitting = Sitting(self.config, self._plan(suite, source, entrant.driver, seeds, keep=True))
-        table = sitting.drive(f"{suite.name}, {entrant.label}", workers, self.run)
+        sitting = self._sitting(suite, source, entrant.driver, seeds)
+        who = entrant.label if entrant.label == entrant.driver else f"{entrant.label} ({entrant.driver})"
+        table = sitting.drive(f"{suite.name}, {who}", workers, self.run)
         self.tables[suite.name, entrant.driver] = table
         self.results.append(
             {
                 **summarise(table, entrant.driver, suite.environment),
                 "suite": suite.name,
                 "label": entrant.label,
-                "training_seed": training_seed(entrant.driver),
+                "training_seed": self._training_seeds[entrant.driver],
                 "seed": seeds[0],
                 "config_hash": sitting.identity,
                 "wall_s": round(sitting.seconds, 1),
@@ -193,12 +233,12 @@ class Benchmark:
         count = min(self.config.spot_check, len(table))
         chosen = table.iloc[[number * len(table) // count for number in range(count)]]
         source = self._source(suite, "highway-env")
-        plan = self._plan(suite, source, driver, tuple(int(seed) for seed in chosen["seed"]), keep=False)
-        there = Sitting(self.config, plan).drive(f"{suite.name}, {driver}, in highway-env itself", workers, self.run)
+        sitting = self._sitting(suite, source, driver, tuple(int(seed) for seed in chosen["seed"]))
+        there = sitting.drive(f"{suite.name}, {driver}, in highway-env itself", workers, self.run)
         pair = chosen.merge(there, on="seed", suffixes=("", "_there"), validate="one_to_one")
         apart = (pair["mean_speed_mps"] - pair["mean_speed_mps_there"]).abs()
         differs = (pair["outcome"] != pair["outcome_there"]) | (pair["duration_s"] != pair["duration_s_there"])
-        differs |= apart > SAME_SPEED_MPS
+        differs |= ~(apart <= SAME_SPEED_MPS)
         found = {
             "episodes": count,
             "disagreements": [int(seed) for seed in pair["seed"][differs]],
@@ -233,12 +273,10 @@ class Benchmark:
         return [result for result in self.results if result["suite"] == suite.name]
 
     def _pooled(self, suite: Suite) -> dict[str, dict[str, Any]]:
-        from envs.results import frontier, pool
+        from envs.results import mark_frontier, pool
 
         labels = dict.fromkeys(result["label"] for result in self._of(suite))
-        pooled = {label: pool([r for r in self._of(suite) if r["label"] == label]) for label in labels}
-        best = frontier(pooled)
-        return {label: {**values, "on_frontier": label in best} for label, values in pooled.items()}
+        return mark_frontier({label: pool([r for r in self._of(suite) if r["label"] == label]) for label in labels})
 
     def _source(self, suite: Suite, simulator: str = "batched") -> TrafficSource:
         highway = HighwayConfig(
@@ -253,9 +291,32 @@ class Benchmark:
             return suite.seeds(self.config.episodes)
         return suite.seeds(min(self.config.episodes, source.open().count))  # type: ignore[attr-defined]
 
-    def _plan(self, suite: Suite, source: TrafficSource, driver: str, seeds: tuple[int, ...], keep: bool) -> Drive:
-        loop = self.config.loop if keep else replace(self.config.loop, keep="none")
-        return Drive(source, driver, seeds, loop, self.config.output / "episodes" / suite.name, self.config.idm)
+    def _sitting(self, suite: Suite, source: TrafficSource, driver: str, seeds: tuple[int, ...]) -> Sitting:
+        config, loop, folder = self.config, self.config.loop, self.config.output / "episodes" / suite.name
+        if source.highway.simulator == "highway-env":  # a check: what is kept is what the batched simulator drove
+            loop, folder = replace(loop, keep="none"), folder / "highway-env"
+        sources = {"code": self._code, "model": self._models[driver]}
+        if suite.environment == RECORDED:
+            sources |= {f"recordings {number}": store for number, store in enumerate(self._stores)}
+        return Sitting(Drive(source, driver, seeds, loop, folder, config.idm), config.output / "parts", sources)
+
+    def _notes(self, suite: Suite) -> list[str]:
+        """What a reader of the table must know that its rows do not say."""
+        config, notes = self.config, []
+        if suite.environment == RECORDED:
+            names = ", ".join(Path(folder).name for folder in config.data)
+            notes.append(f"Recordings: {names}; split: {config.split}.")
+        changed = _changed("idm", config.idm, IDMConfig())
+        changed += _changed("loop", ClosedLoopConfig(most_steps=config.loop.most_steps), ClosedLoopConfig())
+        if suite.environment == RECORDED:
+            changed += _changed("recorded", config.recorded, RecordedTrafficConfig())
+        if changed:
+            notes.append(f"Not with the settings that drivecast has by itself: {', '.join(changed)}.")
+        driven = {result["driver"] for result in self._of(suite)}
+        left = [entrant.driver for entrant in self.entrants(suite) if entrant.driver not in driven]
+        if left:
+            notes.append(f"Still to be driven: {', '.join(left)}.")
+        return notes
 
     def _save(self) -> None:
         import pandas as pd
@@ -270,7 +331,9 @@ class Benchmark:
         texts = {
             "results.json": json.dumps(self.results, indent=2, allow_nan=False) + "\n",
             "pooled.json": json.dumps(pooled, indent=2, allow_nan=False) + "\n",
-            "table.md": "\n".join(markdown(suite.name, self._of(suite), pooled[suite.name]) for suite in suites),
+            "table.md": "\n".join(
+                markdown(suite.name, self._of(suite), pooled[suite.name], self._notes(suite)) for suite in suites
+            ),
         }
         for name, text in texts.items():
             with atomic_file(output / name) as temporary:
@@ -281,114 +344,9 @@ class Benchmark:
         draw_frontier(output / "frontier.png", pooled)
 
 
-@dataclass
-class Sitting:
-    """One driver's episodes, of which some may have been driven before.
+def _changed(group: str, given: object, default: object) -> list[str]:
+    """Values that are not the default ones, `group.name value` each."""
+    from scripts.provenance import flat_params
 
-    Attributes:
-        identity: Hash of all that the episodes depend on.
-        seconds: What they took, in all sittings.
-    """
-
-    config: BenchmarkConfig
-    plan: Drive
-
-    def __post_init__(self) -> None:
-        self.folder = self.config.output / "parts"
-        self.identity = _identity(self.config, self.plan)
-        self.name = f"{self.plan.source.environment}-{short_name(self.plan.driver)}-{self.identity}"
-        self.seconds = 0.0
-
-    def drive(self, what: str, workers: Workers, run: Run) -> pd.DataFrame:
-        """Drive what is missing; the table of all."""
-        import pandas as pd
-
-        plan = self.plan
-        parts = plan.parts(plan.loop.batch if plan.source.lockstep else HIGHWAY_ENV_PART)
-        tables = {part.first: table for part in parts if (table := self._done(part)) is not None}
-        if not tables:  # what another training of this name left behind
-            for earlier in plan.folder.glob(f"{plan.source.environment}-{short_name(plan.driver)}-*.parquet"):
-                earlier.unlink()
-        began_s, before_s = time.monotonic(), self._seconds()
-        with run.progress(total=len(plan.seeds), what=what) as progress:
-            collisions = completed = 0
-
-            def note(table: pd.DataFrame) -> None:
-                nonlocal collisions, completed
-                collisions += int((table["outcome"] == "collision").sum())
-                completed += int((table["outcome"] == "completed").sum())
-                progress.advance(len(table), collisions=collisions, completed=completed)
-
-            for table in tables.values():
-                note(table)
-            for part, table in workers.drive([part for part in parts if part.first not in tables]):
-                tables[part.first] = table
-                self.seconds = before_s + time.monotonic() - began_s
-                self._keep(part, table)
-                note(table)
-        self.seconds = self._seconds()
-        whole = pd.concat([tables[first] for first in sorted(tables)], ignore_index=True)
-        plan.trim(whole)
-        return whole
-
-    def _file(self, part: Drive) -> Path:
-        return self.folder / f"{self.name}-{part.first:06d}.parquet"
-
-    def _done(self, part: Drive) -> pd.DataFrame | None:
-        import pandas as pd
-
-        if not self._file(part).exists():
-            return None
-        table = pd.read_parquet(self._file(part))
-        return table if tuple(table["seed"]) == part.seeds else None
-
-    def _keep(self, part: Drive, table: pd.DataFrame) -> None:
-        from worldmodel.files import atomic_file
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_file(self._file(part)) as temporary:
-            table.to_parquet(temporary, index=False)
-        with atomic_file(self.folder / f"{self.name}.json") as temporary:
-            temporary.write_text(json.dumps({"seconds": self.seconds}), encoding="utf-8")
-
-    def _seconds(self) -> float:
-        try:
-            return float(json.loads((self.folder / f"{self.name}.json").read_text(encoding="utf-8"))["seconds"])
-        except FileNotFoundError:
-            return 0.0
-
-
-def _identity(config: BenchmarkConfig, plan: Drive) -> str:
-    """Hash of the traffic, the driver's files, the settings and the code."""
-    from scripts.provenance import CHECKOUT, plain
-
-    digest = hashlib.sha256()
-    source = asdict(plan.source)
-    source["data"] = [_meta(folder) for folder in plan.source.data]
-    settings: Mapping[str, Any] = {
-        "source": source,
-        "driver": plan.driver.partition(":")[0] if _files(plan.driver) else plan.driver,
-        "batch": plan.loop.batch,
-        "most_steps": plan.loop.most_steps,
-        "idm": asdict(plan.idm),
-    }
-    digest.update(json.dumps(plain(settings), sort_keys=True).encode())
-    code = [
-        file for package in ("envs", "planner", "worldmodel") for file in sorted((CHECKOUT / package).rglob("*.py"))
-    ]
-    for file in [*_files(plan.driver), *code]:
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()[:12]
-
-
-def _meta(folder: Path) -> str:
-    return (Path(folder) / "meta.json").read_text(encoding="utf-8")
-
-
-def _files(driver: str) -> list[Path]:
-    """What the driver was trained to: its file and what lies beside it."""
-    path = driver_path(driver)
-    if path is None:
-        return []
-    folder = path if path.is_dir() else path.parent
-    return sorted(file for kind in ("*.safetensors", "*.zip") for file in folder.glob(kind))
+    usual = flat_params(default)
+    return [f"{group}.{name} {value}" for name, value in flat_params(given).items() if value != usual[name]]

@@ -36,17 +36,26 @@ def rows(results: Sequence[Mapping[str, Any]], pooled: Mapping[str, Mapping[str,
     ]
 
 
-def markdown(suite: str, results: Sequence[Mapping[str, Any]], pooled: Mapping[str, Mapping[str, Any]]) -> str:
-    """The table with its heading and a legend."""
+def markdown(
+    suite: str,
+    results: Sequence[Mapping[str, Any]],
+    pooled: Mapping[str, Mapping[str, Any]],
+    notes: Sequence[str] = (),
+) -> str:
+    """The table with its heading, a legend and `notes` below."""
     lines = [f"## {suite}", "", f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     lines += [f"| {' | '.join(str(cell) for cell in row)} |" for row in rows(results, pooled)]
     legend = (
-        "95 % intervals in brackets (Wilson; of speeds linearised). \\* on the frontier: nobody is at least as good in "
-        f"both collisions and speed. p: exact McNemar test of collisions against {results[0]['driver']} on the same "
-        "episodes, of several trainings the largest. Several trainings: the mean, the extremes in parentheses, and the "
-        "interval of as many episodes as one drove."
+        "95 % intervals in brackets (Wilson; of speeds linearised). \\* on the frontier: by these estimates nobody is "
+        "at least as good in both collisions and speed, and better in one. p: exact McNemar test of collisions against "
+        f"{results[0]['driver']} on the same episodes. Speed: distance over time of all episodes together; speed "
+        "difference: mean over episodes of the difference in their mean speeds, in which those that end early weigh as "
+        "much as the others. Headway: median. Several trainings: the mean, of p the largest; the extremes in "
+        "parentheses, and the interval of as many episodes as one drove."
     )
     lines += ["", legend, ""]
+    for note in notes:
+        lines += [note, ""]
     for result in results:
         if "spot_check" in result:
             check = result["spot_check"]
@@ -62,6 +71,8 @@ def markdown(suite: str, results: Sequence[Mapping[str, Any]], pooled: Mapping[s
 def _row(label: str, pooled: Mapping[str, Any], results: Sequence[Mapping[str, Any]], reference: str) -> list[object]:
     several = len(results) > 1
     tests = [result["against"][reference] for result in results if reference in result["against"]]
+    if len(tests) < len(results):  # the reference's own row, whatever other trainings share it
+        tests = []
     headway, comfort = pooled["time_headway_s"], pooled["uncomfortable_rate"]
     return [
         label + (" *" if pooled["on_frontier"] else ""),

@@ -184,8 +184,24 @@ def realised_score(policy: str, device: str, dt_s: float) -> Score:
     return score
 
 
-@lru_cache(maxsize=4)
 def _policy(name: str, device: str) -> ReactiveDriver:
+    return _read_policy(name, device, _written(name))
+
+
+def _baseline(name: str, dt_s: float, device: str) -> StableBaselinesDriver:
+    return _read_baseline(name, dt_s, device, _written(name))
+
+
+def _written(name: str) -> tuple[tuple[str, int, int], ...]:
+    """When the files of a trained driver were written, so that one which replaces another is read anew."""
+    path = Path(name.partition(":")[2])
+    folder = path if path.is_dir() else path.parent
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".zip", ".json"))
+    return tuple((file.name, file.stat().st_mtime_ns, file.stat().st_ino) for file in files)
+
+
+@lru_cache(maxsize=4)
+def _read_policy(name: str, device: str, written: object) -> ReactiveDriver:
     """Read once per process: episodes come in small parts there."""
     from planner.driver import load_driver
 
@@ -193,7 +209,7 @@ def _policy(name: str, device: str) -> ReactiveDriver:
 
 
 @lru_cache(maxsize=4)
-def _baseline(name: str, dt_s: float, device: str) -> StableBaselinesDriver:
+def _read_baseline(name: str, dt_s: float, device: str, written: object) -> StableBaselinesDriver:
     """The same for a model of Stable-Baselines3."""
     from envs.drivers.stable_baselines import load_baseline
 

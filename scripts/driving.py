@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from multiprocessing import active_children, get_context
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from envs.closed_loop import ClosedLoopConfig, OnProgress
 from envs.drivers.idm import IDMConfig
 from scripts.drivers import TrafficSource
+from worldmodel.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -153,9 +155,19 @@ class Workers:
                 part = next_part()
                 waiting[self._pool.submit(part.run)] = part
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                part, table = waiting.pop(future), future.result()
+                part, table = waiting.pop(future), _result(future)
                 failures += failed(part, table)
                 yield part, table
+
+
+def _result(future: Future[pd.DataFrame]) -> pd.DataFrame:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise InputError(
+            "workers: a process that drove episodes was killed, as the system does when memory runs out; give fewer "
+            "--workers or a smaller --loop.batch"
+        ) from error
 
 
 def _start_worker() -> None:
@@ -171,6 +183,12 @@ def _start_worker() -> None:
 def episode_file(driver: str, environment: str, seed: int) -> str:
     """File name of a kept episode."""
     return f"{environment}-{short_name(driver)}-{seed:05d}.parquet"
+
+
+def kept_episodes(folder: Path, driver: str, environment: str) -> list[Path]:
+    """Kept episodes of one driver, and of none whose name begins like its own (`idm`, `idm:20`)."""
+    name = episode_file(driver, environment, 0).rpartition("-")[0]
+    return [file for file in sorted(folder.glob(f"{name}-*.parquet")) if file.stem.rpartition("-")[0] == name]
 
 
 def short_name(driver: str) -> str:

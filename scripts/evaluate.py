@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ from worldmodel.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+FILES = ("results.json", "episodes.parquet", "collisions.png")
 
 
 @dataclass(frozen=True)
@@ -77,13 +81,19 @@ def run(config: EvaluateConfig, run: Run) -> None:
     """Evaluate each driver in each environment; results are saved after each."""
     for driver in config.driver:
         check_policy_file(driver)
+    sources = {
+        environment: TrafficSource(
+            environment, tuple(config.data), config.split, config.recorded, config.highway, config.device
+        )
+        for environment in config.environment
+    }
+    seeds = {environment: _seeds(config, source, run) for environment, source in sources.items()}
     config.output.mkdir(parents=True, exist_ok=True)
-    config_hash = _hash(config)
-    # the episodes of an earlier evaluation would mix with these
-    for earlier in (config.output / "episodes").glob("*.parquet"):
-        earlier.unlink()
+    # what an earlier evaluation left would mix with this one, and stand for it if this one is stopped
+    for earlier in [*(config.output / name for name in FILES), *(config.output / "episodes").glob("*.parquet")]:
+        earlier.unlink(missing_ok=True)
     with Workers(config.workers) as workers:
-        results = _evaluate(config, config_hash, workers, run)
+        results = _evaluate(config, sources, seeds, workers, run)
     run.log_figure(_figure(config.output, results))
     for name in ("results.json", "episodes.parquet", "episodes"):
         if (config.output / name).exists():
@@ -92,19 +102,22 @@ def run(config: EvaluateConfig, run: Run) -> None:
     run.say(f"{config.output}: results.json, episodes.parquet and {kept} kept episodes for `drivecast replay`")
 
 
-def _evaluate(config: EvaluateConfig, config_hash: str, workers: Workers, run: Run) -> list[dict[str, Any]]:
+def _evaluate(
+    config: EvaluateConfig,
+    sources: Mapping[str, TrafficSource],
+    seeds: Mapping[str, tuple[int, ...]],
+    workers: Workers,
+    run: Run,
+) -> list[dict[str, Any]]:
     from envs.results import compare, summarise
 
+    config_hash = _hash(config)
     results: list[dict[str, Any]] = []
     tables: list[pd.DataFrame] = []
-    for environment in config.environment:
-        source = TrafficSource(
-            environment, tuple(config.data), config.split, config.recorded, config.highway, config.device
-        )
-        seeds = _seeds(config, source, run)
+    for environment, source in sources.items():
         by_driver: dict[str, pd.DataFrame] = {}
         for driver in config.driver:
-            table = _drive(config, source, driver, seeds, config_hash, workers, run)
+            table = _drive(config, source, driver, seeds[environment], config_hash, workers, run)
             by_driver[driver] = table
             results.append({**summarise(table, driver, environment), "seed": config.seed, "config_hash": config_hash})
             against = compare(by_driver)
@@ -211,29 +224,14 @@ def _show(run: Run, environment: str, results: list[dict[str, Any]]) -> None:
 
 def _figure(output: Path, results: list[dict[str, Any]]) -> Path:
     """Collisions against speed: safety is cheap for who is slow, so the two are shown together."""
-    import matplotlib
+    from envs.results import mark_frontier
+    from scripts.frontier import draw_frontier
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    environments = list(dict.fromkeys(result["environment"] for result in results))
-    figure, all_axes = plt.subplots(1, len(environments), figsize=(4.6 * len(environments), 3.6), squeeze=False)
-    for axes, environment in zip(all_axes[0], environments, strict=True):
-        for number, result in enumerate(r for r in results if r["environment"] == environment):
-            rate, low, high = (100 * result[f"collision_{end}"] for end in ("rate", "low", "high"))
-            error = [[max(rate - low, 0.0)], [max(high - rate, 0.0)]]
-            label = short_name(result["driver"])
-            axes.errorbar(
-                result["mean_speed_mps"], rate, yerr=error, fmt="os^Dv*"[number % 6], color=f"C{number}", label=label
-            )
-        axes.set(title=environment, xlabel="mean speed, m/s", ylabel="collisions, % (95 %)")
-        axes.set_ylim(bottom=-1.0)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    figure.tight_layout()
+    environments: dict[str, dict[str, Any]] = {}
+    for result in results:
+        environments.setdefault(result["environment"], {})[short_name(result["driver"])] = result
     path = output / "collisions.png"
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    draw_frontier(path, {environment: mark_frontier(drivers) for environment, drivers in environments.items()})
     return path
 
 

@@ -2,20 +2,55 @@
 
 from __future__ import annotations
 
+import io
 import json
+from dataclasses import asdict
 
 import pandas as pd
 import pytest
+import torch
+from recorded_scenes import Track, straight_store
 
 import envs.batched.traffic
-from envs.results import frontier, pool
+import scripts.benchmark
+import scripts.frontier
+from envs.closed_loop import ClosedLoopConfig
+from envs.drivers.idm import IDMConfig
+from envs.episode_file import read_config_hash
+from envs.results import frontier, mark_frontier, pool
 from envs.suites import SUITES
+from planner.energy import EnergyConfig
+from planner.policy import Policy, PolicyConfig
 from scripts import cli
 from scripts.benchmark import BenchmarkConfig, Entrant, run
+from scripts.benchmark_table import COLUMNS, rows
+from scripts.console import Console
 from scripts.drivers import HighwayConfig, TrafficSource
 from scripts.driving import Drive
+from scripts.snapshot import Snapshot, code_snapshot, driver_snapshot
 from scripts.tracking import ConsoleRun
+from worldmodel.checkpoint import save_model
 from worldmodel.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def code(tmp_path_factory, monkeypatch):
+    """A file that stands for the code, which may be edited while these tests run."""
+    file = tmp_path_factory.mktemp("code") / "traffic.py"
+    file.write_text("one = 1")
+    monkeypatch.setattr(scripts.benchmark, "code_snapshot", lambda: Snapshot.of(file.parent, [file]))
+    return file
+
+
+@pytest.fixture
+def drawn():
+    """With the figure, which takes longer than a few episodes."""
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request, monkeypatch):
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(scripts.frontier, "draw_frontier", lambda path, panels: path.write_bytes(b""))
 
 
 @pytest.fixture
@@ -69,7 +104,7 @@ def test_suites_are_frozen():
 FIRST_SCENE_M = [179.314, 193.251, 865.459]
 
 
-def test_results_name_suite_label_and_training_and_all_files_are_left(tmp_path, short_suites):
+def test_results_name_suite_label_and_training_and_all_files_are_left(tmp_path, short_suites, drawn):
     console = ConsoleRun()
     run(config_of(tmp_path, suite=["highway", "merge"]), console)
     results = results_of(tmp_path)
@@ -103,8 +138,6 @@ def test_a_second_run_drives_only_what_is_missing(tmp_path, short_suites, driven
 
 
 def test_what_was_driven_before_a_crash_of_the_program_is_kept(tmp_path, short_suites, driven, monkeypatch):
-    from envs.closed_loop import ClosedLoopConfig
-
     loop = ClosedLoopConfig(batch=2, keep="none")
     config = config_of(tmp_path, driver=["idm"], episodes=6, loop=loop)
     drive, seeds = Drive.run, SUITES["highway"].seeds(6)
@@ -127,8 +160,6 @@ def test_what_was_driven_before_a_crash_of_the_program_is_kept(tmp_path, short_s
 def test_other_settings_are_driven_anew(tmp_path, short_suites, driven):
     run(config_of(tmp_path, driver=["idm"]), ConsoleRun())
     driven.clear()
-    from envs.drivers.idm import IDMConfig
-
     run(config_of(tmp_path, driver=["idm"], idm=IDMConfig(time_gap_s=0.8)), ConsoleRun())
     assert len(driven) == 3
 
@@ -160,6 +191,182 @@ def test_the_spot_check_agrees_with_highway_env_and_notices_weaker_cars(tmp_path
     assert results_of(tmp_path / "other")[0]["spot_check"]["disagreements"]
 
 
+def test_a_spot_check_goes_on_with_the_episodes_that_are_missing(tmp_path, short_suites, driven):
+    seeds = SUITES["highway"].seeds(4)
+    for asked, expected in ((2, [seeds[0], seeds[2]]), (4, [seeds[1], seeds[3]]), (4, [])):
+        driven.clear()
+        run(config_of(tmp_path, driver=["idm"], episodes=4, spot_check=asked), ConsoleRun())
+        assert [seed for _, simulator, seed in driven if simulator == "highway-env"] == expected
+        assert results_of(tmp_path)[0]["spot_check"]["episodes"] == asked
+
+
+def test_a_spot_check_leaves_the_kept_episodes_alone(tmp_path, short_suites):
+    run(config_of(tmp_path, driver=["idm"], spot_check=3), ConsoleRun())
+    assert len(list((tmp_path / "episodes" / "highway").glob("*.parquet"))) == 3
+
+
+def test_kept_episodes_stay_when_a_driver_with_a_shorter_name_joins(tmp_path, short_suites):
+    run(config_of(tmp_path, driver=["idm:20"], episodes=2), ConsoleRun())
+    run(config_of(tmp_path, driver=["idm:20", "idm"], episodes=2), ConsoleRun())
+    assert len(list((tmp_path / "episodes" / "highway").glob("highway-v0-idm-20-*.parquet"))) == 2
+
+
+def test_a_damaged_part_is_driven_again(tmp_path, short_suites, driven):
+    run(config_of(tmp_path, driver=["idm"]), ConsoleRun())
+    first = results_of(tmp_path)
+    (part,) = (tmp_path / "parts").glob("*.parquet")
+    part.write_bytes(part.read_bytes()[:-100])
+    driven.clear()
+    run(config_of(tmp_path, driver=["idm"]), ConsoleRun())
+    assert len(driven) == 3
+    assert results_of(tmp_path)[0]["collision_rate"] == first[0]["collision_rate"]
+
+
+def test_fewer_episodes_are_counted_as_fewer_and_more_come_back(tmp_path, short_suites, driven):
+    loop = ClosedLoopConfig(batch=2, keep="none")
+    found = []
+    for episodes in (4, 3, 4):
+        driven.clear()
+        run(config_of(tmp_path, driver=["idm"], episodes=episodes, loop=loop), ConsoleRun())
+        assert results_of(tmp_path)[0]["episodes"] == episodes
+        found.append(results_of(tmp_path)[0]["distance_m"])
+    assert driven == []
+    assert found[0] == found[2] > found[1]
+
+
+def write_policy(folder, seed):
+    """A policy without training, which drives without a world model."""
+    torch.manual_seed(seed)
+    folder.mkdir(exist_ok=True)
+    config = PolicyConfig(hidden=16)
+    extra = {"energy": asdict(EnergyConfig()), "lane_choice": {"enabled": False}, "seed": seed}
+    save_model(folder / "policy.safetensors", Policy(config), "policy", config, extra)
+    return f"policy:{folder}"
+
+
+def test_another_training_under_the_same_path_is_driven_anew(tmp_path, short_suites, driven):
+    files = []
+    for seed in (1, 2):
+        driven.clear()
+        policy = write_policy(tmp_path / "policy", seed)
+        files.append((tmp_path / "policy" / "policy.safetensors").read_bytes())
+        run(config_of(tmp_path / "out", driver=["idm", policy]), ConsoleRun())
+        assert [driver for driver, _, _ in driven if driver == policy] == [policy] * 3
+        result = results_of(tmp_path / "out")[1]
+        assert result["training_seed"] == seed
+        kept = (tmp_path / "out" / "episodes" / "highway").glob("highway-v0-policy-*.parquet")
+        assert {read_config_hash(file) for file in kept} == {result["config_hash"]}
+    # and the first one's episodes are not lost, but its replays would be another driver's
+    driven.clear()
+    (tmp_path / "policy" / "policy.safetensors").write_bytes(files[0])
+    run(config_of(tmp_path / "out", driver=["idm", policy]), ConsoleRun())
+    assert driven == []
+    assert not list((tmp_path / "out" / "episodes" / "highway").glob("highway-v0-policy-*.parquet"))
+
+
+def test_a_training_that_changes_under_way_is_noticed(tmp_path, short_suites, monkeypatch, driven):
+    policy = write_policy(tmp_path / "policy", 1)
+    config = config_of(tmp_path / "out", driver=["idm", policy], suite=["highway", "merge"])
+    drive = Drive.run
+
+    def retrained(self, *given):
+        if self.source.environment == "merge-v1":
+            write_policy(tmp_path / "policy", 2)
+        return drive(self, *given)
+
+    with monkeypatch.context() as context:
+        context.setattr(Drive, "run", retrained)
+        with pytest.raises(InputError, match="the model changed since this began"):
+            run(config, ConsoleRun())
+    assert len(list((tmp_path / "out" / "parts").glob("highway-v0-*.parquet"))) == 2
+    assert not list((tmp_path / "out" / "parts").glob("merge-v1-policy-*.parquet"))
+
+
+def test_code_that_changes_under_way_is_noticed_and_driven_anew(tmp_path, short_suites, monkeypatch, driven, code):
+    config = config_of(tmp_path, driver=["idm"], episodes=4, loop=ClosedLoopConfig(batch=2))
+    drive = Drive.run
+
+    def edited(self, *given):
+        if self.first:
+            code.write_text("one = 2")
+        return drive(self, *given)
+
+    with monkeypatch.context() as context:
+        context.setattr(Drive, "run", edited)
+        with pytest.raises(InputError, match=r"traffic\.py: the code changed since this began"):
+            run(config, ConsoleRun())
+    driven.clear()
+    run(config, ConsoleRun())
+    assert len(driven) == 4
+    driven.clear()
+    code.write_text("one = 1")
+    run(config, ConsoleRun())
+    assert len(driven) == 2  # what was driven before the change counts again
+
+
+def test_episodes_depend_on_code_that_makes_drivers_and_on_a_models_card(tmp_path):
+    names = {name for name, _ in code_snapshot().digests}
+    assert {"scripts/drivers.py", "envs/closed_loop.py", "planner/driver.py", "worldmodel/road.py"} <= names
+    (tmp_path / "model.zip").write_bytes(b"weights")
+    found = []
+    for card in ("{}", '{"policy_frequency_hz": 5}'):
+        (tmp_path / "model.json").write_text(card)
+        found.append(driver_snapshot(f"dqn:{tmp_path}").digest)
+    assert found[0] != found[1]
+
+
+def test_other_splits_of_the_same_recordings_are_driven_anew(tmp_path, driven):
+    store = straight_store(tmp_path / "store", [Track(x_m=20 + 60 * i, speed_mps=20, last=60) for i in range(2)], 200)
+    config = config_of(tmp_path / "out", suite=["recorded"], driver=["idle"], data=[store], split="all")
+    run(config, ConsoleRun())
+    driven.clear()
+    run(config, ConsoleRun())
+    assert driven == []
+    splits = json.loads((store / "splits.json").read_text())
+    (store / "splits.json").write_text(json.dumps(splits, indent=4) + "\n")
+    run(config, ConsoleRun())
+    assert driven
+    assert "Recordings: store; split: all." in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_the_table_says_what_is_not_as_usual_and_what_is_still_to_be_driven(tmp_path, short_suites, monkeypatch):
+    config = config_of(tmp_path, driver=["idm", "idle"], idm=IDMConfig(time_gap_s=0.8))
+    drive, console = Drive.run, ConsoleRun(Console(io.StringIO()))
+
+    def stopped(self, *given):
+        if self.driver == "idle":
+            raise KeyboardInterrupt
+        return drive(self, *given)
+
+    with monkeypatch.context() as context:
+        context.setattr(Drive, "run", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, console)
+    text = (tmp_path / "table.md").read_text()
+    assert "idm.time_gap_s 0.8." in text
+    assert "Still to be driven: idle." in text
+    assert f"saved in {tmp_path}, and the same command goes on there" in console.console.stream.getvalue()
+    run(config, console)
+    assert "Still to be driven" not in (tmp_path / "table.md").read_text()
+
+
+def test_one_training_under_two_paths_is_not_two_trainings(tmp_path):
+    policy = write_policy(tmp_path / "policy", 1)
+    twice = [f"mpur={policy}", f"mpur={policy}/policy.safetensors"]
+    with pytest.raises(InputError, match="are the same training; give each once"):
+        run(config_of(tmp_path / "out", driver=twice), ConsoleRun())
+
+
+def test_the_reference_is_not_tested_against_itself():
+    ends = {"p05": 1.0, "p50": 1.0, "p95": 1.0}
+    found = [
+        {**result(0.1, 20.0), "label": "ppo", "driver": f"ppo:{n}", "time_headway_s": ends, "against": {}} for n in "ab"
+    ]
+    found[1]["against"] = {"ppo:a": {"collision_p_value": 0.5, "speed_difference_mps": 1.0}}
+    (row,) = rows(found, mark_frontier({"ppo": pool(found)}))
+    assert row[COLUMNS.index("p collisions")] == row[COLUMNS.index("speed difference m/s")] == "-"
+
+
 def test_labels():
     assert Entrant.of("mpur=policy:runs/a=b") == Entrant("policy:runs/a=b", "mpur")
     assert Entrant.of("policy:runs/a=b") == Entrant("policy:runs/a=b", "policy:runs/a=b")
@@ -179,6 +386,14 @@ def test_the_human_drives_only_where_somebody_was_recorded(tmp_path, short_suite
         (["--suite", "recorded"], "data: the suite 'recorded' needs a recording store; give --data DIR"),
         (["--driver", "a=idm", "--driver", "b=idm"], "driver: expected each driver under one label only"),
         (["--driver", "x=policy:/nowhere"], "driver 'policy:/nowhere': no file or folder /nowhere"),
+        (
+            ["--driver", "a=idm", "--driver", "a=idle"],
+            "trainings of one kind under the label 'a', got idm and idle",
+        ),
+        (
+            ["--suite", "highway", "--suite", "recorded", "--data", ".", "--driver", "human"],
+            "driver 'human': highway-v0 has no recorded human",
+        ),
         (["--driver", "idm", "--spot_check_driver", "idle"], "spot_check_driver: expected one of idm; got 'idle'"),
     ],
 )

@@ -12,7 +12,7 @@ from envs.closed_loop import ClosedLoopConfig
 from envs.episode import Episode
 from scripts import cli
 from scripts.drivers import HighwayConfig
-from scripts.driving import episode_file
+from scripts.driving import Drive, episode_file
 from scripts.evaluate import EvaluateConfig, run
 from scripts.tracking import ConsoleRun
 from worldmodel.errors import InputError
@@ -100,6 +100,27 @@ def test_a_second_evaluation_leaves_no_episode_of_the_first(store, tmp_path):
             ConsoleRun(),
         )
         assert len(list(tmp_path.glob("episodes/*.parquet"))) == kept
+
+
+def test_an_evaluation_that_is_stopped_does_not_show_the_results_of_the_one_before(store, tmp_path, monkeypatch):
+    config = EvaluateConfig(tmp_path, driver=["idle"], data=[store], episodes=0)
+    run(config, ConsoleRun())
+
+    def stopped(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Drive, "run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, ConsoleRun())
+    assert list(tmp_path.rglob("*.*")) == []
+
+
+def test_an_evaluation_that_cannot_begin_leaves_the_one_before_as_it_is(store, tmp_path):
+    run(EvaluateConfig(tmp_path, driver=["idle"], data=[store], episodes=0), ConsoleRun())
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match="not a recording store"):
+        run(EvaluateConfig(tmp_path, driver=["idle"], data=[tmp_path / "typo"], episodes=0), ConsoleRun())
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_processes_give_the_same_results_as_one(tmp_path):
