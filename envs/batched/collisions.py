@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from envs.batched.elementary import cos, sin
+from envs.batched.places import anywhere, places_of
 from envs.batched.scene import Scene
 
 DIAGONAL_M = math.hypot(5.0, 2.0)  # of a car
 OBSTACLE_DIAGONAL_M = math.hypot(2.0, 2.0)
-TILT = 0.05  # sine of a heading above which a car is looked at more closely
+TILT = 0.05  # rad from the road above which a car is looked at more closely
 
 
 def collide(scene: Scene, dt_s: float, ego_only: bool, obstacles: int) -> Scene:
@@ -69,24 +70,26 @@ def _close_pairs(scene: Scene, dt_s: float, ego_only: bool) -> tuple[Tensor, Ten
     """
     x, y, speed = scene.x_m.detach(), scene.y_m.detach(), scene.speed_mps.detach()
     reach = DIAGONAL_M + speed.abs() * dt_s
-    tilted = scene.heading_rad.detach().sin().abs() > TILT
+    tilted = scene.heading_rad.detach().abs() > TILT
     apart = 2.7 + 4.0 * dt_s
     if ego_only:
         near = (x[:, 1:] - x[:, :1]).abs() <= reach[:, :1]
         near &= ((y[:, 1:] - y[:, :1]).abs() <= apart) | tilted[:, 1:] | tilted[:, :1]
-        episode, second = near.nonzero(as_tuple=True)
-        return episode, torch.zeros_like(second), second + 1
+        found = places_of(near)
+        episode, second = found // near.shape[1], found % near.shape[1] + 1
+        return episode, torch.zeros_like(second), second
     x, order = x.sort(1)
     y, tilted = y.gather(1, order), tilted.gather(1, order)
     longest = float(reach.max())
     pairs: list[tuple[Tensor, Tensor, Tensor]] = []
     for places in range(1, x.shape[1]):
         close = x[:, places:] - x[:, :-places] <= longest
-        if not bool(close.any()):
+        if not anywhere(close):
             break
         close &= ((y[:, places:] - y[:, :-places]).abs() <= apart) | tilted[:, places:] | tilted[:, :-places]
-        episode, place = close.nonzero(as_tuple=True)
-        one, other = order[episode, place], order[episode, place + places]
+        found = places_of(close)
+        episode, place = found // close.shape[1], found % close.shape[1]
+        one, other = (order.take(episode * order.shape[1] + at) for at in (place, place + places))
         pairs.append((episode, torch.minimum(one, other), torch.maximum(one, other)))
     if not pairs:
         nothing = torch.zeros(0, dtype=torch.long, device=x.device)

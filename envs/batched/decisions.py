@@ -7,15 +7,16 @@ Hennecke, Helbing 2000; MOBIL: Kesting, Treiber, Helbing 2007.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from envs.batched.driver_parameters import DriverParameters
-from envs.batched.elementary import asin, atan, cos, power, sin, tan
+from envs.batched.elementary import asin, atan, tan
 from envs.batched.lanes import NO_LANE, Lanes, wrap_to_pi
-from envs.batched.neighbours import LaneOrder
+from envs.batched.places import Few, anywhere, places_of
 from envs.batched.scene import Scene
+from envs.batched.situation import Situation, behind, closing_speed, desired_gap, free_acceleration, not_zero
 
 MAX_ACCELERATION_MPS2 = 6.0
 LANE_CHANGE_DELAY_S = 1.0
@@ -29,116 +30,54 @@ MAX_STEERING_RAD = math.pi / 3
 HALF_LENGTH_M = 2.5
 
 
-def not_zero(value: Tensor, least: float = 1e-2) -> Tensor:
-    """`value`, kept `least` away from zero on its side (`utils.not_zero`)."""
-    return torch.where(value.abs() > least, value, torch.where(value >= 0, least, -least))
-
-
-class Motion:
-    """What the equations need of each agent, with one place more for nobody: infinitely far ahead, at rest.
-
-    Attributes: `(episode, agent + 1)` each.
-        x_m: m.
-        speed_mps: Along the heading, m/s.
-        cos, sin: Of the heading.
-        vx_mps, vy_mps: Velocity, m/s.
-        desired_mps: Target speed within the limit of the lane, m/s.
-        columns: All of them in this order, `(7, episode * (agent + 1))`: to pick some agents is one operation.
-    """
-
-    def __init__(self, scene: Scene, lanes: Lanes) -> None:
-        limit = lanes.limit_mps[0] if lanes.one_limit else lanes.limit_mps.take(scene.lane)
-        desired = not_zero(scene.target_speed_mps.clamp_min(0.0).minimum(limit)).abs()
-        nothing = torch.zeros_like(scene.x_m[:, :1])
-
-        def with_nobody(values: Tensor, value: float) -> Tensor:
-            return torch.cat([values, nothing + value], 1)
-
-        self.x_m = with_nobody(scene.x_m, torch.inf)
-        self.speed_mps = with_nobody(scene.speed_mps, 0.0)
-        heading = with_nobody(scene.heading_rad, 0.0)
-        self.cos, self.sin = cos(heading), sin(heading)
-        self.vx_mps, self.vy_mps = self.speed_mps * self.cos, self.speed_mps * self.sin
-        self.desired_mps = with_nobody(desired, 1.0)
-        columns = (self.x_m, self.speed_mps, self.cos, self.sin, self.vx_mps, self.vy_mps, self.desired_mps)
-        self.columns = torch.stack(columns).flatten(1)
-        self.places = self.x_m.shape[1]
-
-    def of(self, episode: Tensor, agent: Tensor) -> Tensor:
-        """The columns `(7, k)` of some agents."""
-        return self.columns.index_select(1, episode * self.places + agent)
-
-
-def desired_gap(speed: Tensor, closing: Tensor, drivers: DriverParameters) -> Tensor:
-    """IDM's d* = d0 + T v + v Δv / (2 sqrt(a b)), m."""
-    return drivers.jam_distance_m + speed * drivers.time_gap_s + speed * closing / drivers.closing_mps2
-
-
-def idm_acceleration(
-    speed: Tensor, desired: Tensor, exponent: Tensor, closing: Tensor, distance: Tensor, drivers: DriverParameters
-) -> Tensor:
-    """a (1 - (v / v0)^δ - (d* / d)²), m/s²; `distance` is infinite where nobody is ahead."""
-    free = 1 - power(speed.clamp_min(0.0) / desired, exponent)
-    gap = (desired_gap(speed, closing, drivers) / not_zero(distance)) ** 2
-    return drivers.comfort_acceleration_mps2 * free - drivers.comfort_acceleration_mps2 * gap
-
-
-def follow(motion: Motion, leader: Tensor, exponent: Tensor, drivers: DriverParameters) -> Tensor:
-    """IDM acceleration of every agent behind its `leader (episode, agent)`, m/s²."""
-    agents = leader.shape[1]
-    speed, cos, sin = motion.speed_mps[:, :agents], motion.cos[:, :agents], motion.sin[:, :agents]
-    closing = (motion.vx_mps[:, :agents] - motion.vx_mps.gather(1, leader)) * cos
-    closing = closing + (motion.vy_mps[:, :agents] - motion.vy_mps.gather(1, leader)) * sin
-    distance = motion.x_m.gather(1, leader) - motion.x_m[:, :agents]
-    return idm_acceleration(speed, motion.desired_mps[:, :agents], exponent, closing, distance, drivers)
-
-
-def follow_pairs(who: Tensor, leader: Tensor, exponent: Tensor, drivers: DriverParameters) -> Tensor:
-    """The same for some agents `(7, k)` behind theirs; both are columns of `Motion`."""
-    x, speed, _, _, _, _, desired = who
-    return idm_acceleration(speed, desired, exponent, _closing(who, leader), leader[0] - x, drivers)
-
-
-def _closing(who: Tensor, other: Tensor) -> Tensor:
-    """Speed of `who` towards `other`, along its own heading, m/s."""
-    return (who[4] - other[4]) * who[2] + (who[5] - other[5]) * who[3]
-
-
 def steering_towards(scene: Scene, lanes: Lanes, target: Tensor) -> Tensor:
     """Steering angle that leads to the centre of `target`, rad (`ControlledVehicle.steering_control`)."""
-    speed = not_zero(scene.speed_mps)
     # where the lane points a little further on
     lane_heading = lanes.heading(scene.x_m + scene.speed_mps * TAU_PURSUIT_S, target)
-    lateral_speed = -1 / TAU_LATERAL_S * lanes.across(scene.x_m, scene.y_m, target)
-    heading = asin((lateral_speed / speed).clamp(-1.0, 1.0)).clamp(-math.pi / 4, math.pi / 4)
-    heading_rate = 1 / TAU_HEADING_S * wrap_to_pi(lane_heading + heading - scene.heading_rad)
-    # highway-env clips at 1; from 0.66 on the steering is at its limit, and float32 gives tan(asin(1)) the wrong sign
-    # (divided by hand: torch takes a number over a tensor as a product with the reciprocal, which rounds otherwise)
-    slip = asin((torch.full_like(speed, HALF_LENGTH_M) / speed * heading_rate).clamp(-0.9, 0.9))
-    return atan(2 * tan(slip)).clamp(-MAX_STEERING_RAD, MAX_STEERING_RAD)
+
+    def steering(speed: Tensor, across: Tensor, heading: Tensor) -> tuple[Tensor]:
+        speed = not_zero(speed)
+        lateral_speed = -1 / TAU_LATERAL_S * across
+        wanted = asin((lateral_speed / speed).clamp(-1.0, 1.0)).clamp(-math.pi / 4, math.pi / 4)
+        heading_rate = 1 / TAU_HEADING_S * wrap_to_pi(lane_heading + wanted - heading)
+        # highway-env clips at 1; from 0.66 on the steering is at its limit, and float32 gives tan(asin(1)) the wrong
+        # sign (full_like: torch takes a number over a tensor as a product with the reciprocal, which rounds otherwise)
+        slip = asin((torch.full_like(speed, HALF_LENGTH_M) / speed * heading_rate).clamp(-0.9, 0.9))
+        return (atan(2 * tan(slip)).clamp(-MAX_STEERING_RAD, MAX_STEERING_RAD),)
+
+    across = lanes.across(scene.x_m, scene.y_m, target)
+    # who is on the centre line of a straight lane, and points along it, does not steer
+    steers = Few(None) if lanes.curved else Few.of(across.bool() | scene.heading_rad.bool())
+    return steers.apply(steering, scene.speed_mps, across, scene.heading_rad, otherwise=(0.0,))[0]
 
 
-def idm_actions(scene: Scene, motion: Motion, order: LaneOrder, target: Tensor, drivers: DriverParameters) -> Tensor:
-    """IDM acceleration of every agent on its lane and, while it changes, on the one it changes to, m/s²."""
-    acceleration = follow(motion, order.leaders(scene.lane), scene.exponent, drivers)
-    episode, who = (scene.idm & (target != scene.lane)).nonzero(as_tuple=True)
-    if len(who):
-        leader = order.leader(episode, who, target[episode, who])
-        exponent, theirs = scene.exponent[episode, who], drivers.of(episode, who)
-        there = follow_pairs(motion.of(episode, who), motion.of(episode, leader), exponent, theirs)
-        acceleration = acceleration.index_put((episode, who), torch.minimum(acceleration[episode, who], there))
+def idm_actions(now: Situation, target: Tensor, drives: Tensor) -> Tensor:
+    """IDM acceleration of every agent on its lane and, while it changes, on the one it changes to, m/s².
+
+    Args:
+        now: The frame.
+        target: Lane that each steers for, `(episode, agent)`.
+        drives: Bool. Whose acceleration is wanted; that of the others means nothing.
+    """
+    scene, motion, acceleration = now.scene, now.motion, now.keeping_mps2
+    changing = places_of(drives & (target != scene.lane))
+    if len(changing):
+        episode, who = changing // motion.agents, changing % motion.agents
+        leader = motion.of(episode, now.order.leader(episode, who, target.take(changing)))
+        there = behind(motion.of(episode, who), leader, now.free_mps2.take(changing), now.drivers.of(changing))
+        least = torch.minimum(acceleration.take(changing), there)
+        acceleration = acceleration.flatten().scatter(0, changing, least).view_as(acceleration)
     return acceleration.clamp(-MAX_ACCELERATION_MPS2, MAX_ACCELERATION_MPS2)
 
 
 @torch.no_grad()
-def choose_lanes(
-    scene: Scene, motion: Motion, order: LaneOrder, lanes: Lanes, drivers: DriverParameters
-) -> tuple[Tensor, Tensor]:
+def choose_lanes(now: Situation) -> tuple[Tensor, Tensor]:
     """Target lanes and timers after everyone's decision (`IDMVehicle.change_lane_policy`).
 
     highway-env's cars decide one after the other, and whoever is changing lane gives up if a car ahead is bound for the
     same lane. Only there does the order of decisions matter: an earlier car's new target is seen, a later car's is not.
     """
+    scene, lanes = now.scene, now.lanes
     drives = scene.idm & ~scene.crashed
     onwards = scene.target_lane
     if not lanes.parallel:
@@ -148,90 +87,106 @@ def choose_lanes(
     due = drives & ~changing & (scene.timer_s > LANE_CHANGE_DELAY_S)
     timer = scene.timer_s.masked_fill(due, 0.0)
     target = onwards
-    episode, who = due.nonzero(as_tuple=True)
-    if len(who):
-        wanted = _mobil(scene, motion, order, lanes, episode, who, drivers.of(episode, who))
-        target = target.index_put((episode, who), wanted)
+    asking = places_of(due)
+    if len(asking):
+        target = target.flatten().scatter(0, asking, _mobil(now, asking)).view_as(target)
     if not lanes.parallel:
         changing &= lanes.edge.take(scene.lane) == lanes.edge.take(onwards)
-    if bool(changing.any()):
-        target = _give_up(scene, motion, target, changing, drivers)
+    if anywhere(changing):
+        target = _give_up(now, target, changing)
     return target, timer
 
 
-def _mobil(
-    scene: Scene,
-    motion: Motion,
-    order: LaneOrder,
-    lanes: Lanes,
-    episode: Tensor,
-    who: Tensor,
-    drivers: DriverParameters,
-) -> Tensor:
-    """The lane `(k,)` that each car `who (k,)` now wants; of both sides the right one, if both are better.
+def _mobil(now: Situation, asking: Tensor) -> Tensor:
+    """The lane `(k,)` that the cars at the places `asking (k,)` want; of both sides the right one, if both are better.
 
     All accelerations, those of other cars too, are what IDM gives with the parameters of the car that asks.
     """
-    here = scene.lane[episode, who]
-    x, y, exponent = (values[episode, who] for values in (scene.x_m, scene.y_m, scene.exponent))
-    mine = motion.of(episode, who)
-    moves = mine[1].abs() >= LANE_CHANGE_MIN_SPEED_MPS
-    vehicle = torch.nn.functional.pad(scene.vehicle, (0, 1), value=False)
-    ahead = motion.of(episode, order.leader(episode, who, here))
-    stay = follow_pairs(mine, ahead, exponent, drivers)
-    if drivers.polite:
-        behind = order.follower(episode, who, here)
-        there, old = vehicle[episode, behind], motion.of(episode, behind)
-        freed = follow_pairs(old, ahead, exponent, drivers).where(there, 0.0)
-        held = follow_pairs(old, mine, exponent, drivers).where(there, 0.0)
-    wanted = here
+    scene, lanes, polite = now.scene, now.lanes, now.drivers.polite
+    wanted = here = scene.lane.take(asking)
+    x, y, speed = (values.take(asking) for values in (scene.x_m, scene.y_m, scene.speed_mps))
+    moves = speed.abs() >= LANE_CHANGE_MIN_SPEED_MPS
     for side in (lanes.left, lanes.right):
         beside = side[here]
-        exists = beside != NO_LANE
-        beside = torch.where(exists, beside, here)
-        reachable = exists & moves & lanes.reachable(x, y, beside)
-        leader = motion.of(episode, order.leader(episode, who, beside))
-        go = follow_pairs(mine, leader, exponent, drivers)
-        follower = order.follower(episode, who, beside)
-        there, new = vehicle[episode, follower], motion.of(episode, follower)
-        imposed = follow_pairs(new, mine, exponent, drivers)  # how hard must the new follower brake?
-        safe = ~there | (imposed >= -drivers.most_imposed_mps2)
-        gain = go - stay
-        if drivers.polite:
-            now = follow_pairs(new, leader, exponent, drivers).where(there, 0.0)
-            gain = gain + drivers.politeness * (imposed.where(there, 0.0) - now + freed - held)
-        wanted = torch.where(reachable & safe & (gain >= drivers.least_gain_mps2), beside, wanted)
+        may = places_of((beside != NO_LANE) & moves & lanes.reachable(x, y, beside))
+        gain = _gain(now, asking[may], beside[may])
+        if not polite:  # whoever gains too little need not look who would be behind
+            worth = gain >= now.drivers.of(asking[may]).least_gain_mps2
+            may, gain = may[worth], gain[worth]
+        drivers = now.drivers.of(asking[may])
+        imposed, felt = _on_followers(now, asking[may], beside[may])
+        gain = gain + drivers.politeness * felt if polite else gain
+        changes = may[(gain >= drivers.least_gain_mps2) & (imposed >= -drivers.most_imposed_mps2)]
+        wanted = wanted.scatter(0, changes, beside[changes])
     return wanted
 
 
-def _give_up(scene: Scene, motion: Motion, target: Tensor, changing: Tensor, drivers: DriverParameters) -> Tensor:
+def _gain(now: Situation, asking: Tensor, beside: Tensor) -> Tensor:
+    """What the cars at the places `asking (k,)` would gain on the lane `beside (k,)`, m/s²."""
+    motion, episode, who = now.motion, asking // now.motion.agents, asking % now.motion.agents
+    leader = motion.of(episode, now.order.leader(episode, who, beside))
+    go = behind(motion.of(episode, who), leader, now.free_mps2.take(asking), now.drivers.of(asking))
+    return go - now.keeping_mps2.take(asking)
+
+
+def _on_followers(now: Situation, asking: Tensor, beside: Tensor) -> tuple[Tensor, Tensor]:
+    """What it does to the followers if the cars at `asking (k,)` change to the lane `beside (k,)`.
+
+    Returns, m/s², `(k,)` each: the acceleration of the new follower, which may have to brake; and what it and the old
+    follower gain together. Zero where nobody follows; the second is computed for polite drivers only.
+    """
+    scene, motion, order, drivers = now.scene, now.motion, now.order, now.drivers.of(asking)
+    episode, who, exponent = asking // motion.agents, asking % motion.agents, scene.exponent.take(asking)
+    vehicle = torch.nn.functional.pad(scene.vehicle, (0, 1), value=False)
+
+    def follower_on(lane: Tensor) -> Callable[[Tensor], Tensor]:
+        """What the follower would do behind a leader."""
+        agent = order.follower(episode, who, lane)
+        one, there = motion.of(episode, agent), vehicle[episode, agent]
+        free = free_acceleration(one[1], one[6], exponent, drivers)
+        return lambda leader: behind(one, leader, free, drivers).where(there, 0.0)
+
+    mine, new = motion.of(episode, who), follower_on(beside)
+    imposed = new(mine)
+    if not drivers.polite:
+        return imposed, torch.zeros_like(imposed)
+    here = scene.lane.take(asking)
+    old, ahead, ahead_there = follower_on(here), order.leader(episode, who, here), order.leader(episode, who, beside)
+    felt = imposed - new(motion.of(episode, ahead_there)) + old(motion.of(episode, ahead)) - old(mine)
+    return imposed, felt
+
+
+def _give_up(now: Situation, target: Tensor, changing: Tensor) -> Tensor:
     """Targets after the cars that are `changing` lane have looked who else is bound for theirs."""
+    scene, motion = now.scene, now.motion
     bound = scene.aims & ((scene.target_lane != scene.lane) | (target != scene.lane))
     episode, who, other = _pairs_within_episodes(changing, bound)
-    wish = target[episode, who]
-    mine, theirs = motion.of(episode, who), motion.of(episode, other)
+    wish = target.take(who)
+    first = episode * motion.agents
+    mine, theirs = motion.of(episode, who - first), motion.of(episode, other - first)
     ahead = theirs[0] - mine[0]
-    rival = (ahead > 0) & (ahead < desired_gap(mine[1], _closing(mine, theirs), drivers.of(episode, who)))
-    rival &= scene.lane[episode, other] != wish
-    episode, who, other, wish = (values[rival] for values in (episode, who, other, wish))
-    earlier, before, here = other < who, scene.target_lane[episode, other], scene.lane[episode, who]
+    rival = (ahead > 0) & (ahead < desired_gap(mine[1], closing_speed(mine, theirs), now.drivers.of(who)))
+    rival &= scene.lane.take(other) != wish
+    who, other, wish = who[rival], other[rival], wish[rival]
+    earlier, before, here = other < who, scene.target_lane.take(other), scene.lane.take(who)
     after = target
     for _ in range(target.shape[1]):  # who gives up no longer stands in a later one's way: until nothing changes
-        gives_up = torch.where(earlier, after[episode, other], before) == wish
-        now = target.index_put((episode[gives_up], who[gives_up]), here[gives_up])
-        if bool((now == after).all()):
+        gives_up = torch.where(earlier, after.take(other), before) == wish
+        then = target.flatten().scatter(0, who[gives_up], here[gives_up]).view_as(target)
+        if not anywhere(then != after):
             break
-        after = now
+        after = then
     return after
 
 
 def _pairs_within_episodes(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """All pairs `(episode, one, other)` with one among `first` and another among `second`, bool `(episode, agent)`."""
-    episode, one = first.nonzero(as_tuple=True)
-    _, candidates = second.nonzero(as_tuple=True)
-    count = second.sum(1)
-    begin = (count.cumsum(0) - count)[episode]
-    count = count[episode]
+    """All pairs of one among `first` and another among `second`, bool `(episode, agent)`, of the same episode.
+
+    Returns, long `(k,)` each: the episode, and the places of the one and the other in the flattened scene.
+    """
+    one, candidates, count = places_of(first), places_of(second), second.sum(1)
+    episode = one // first.shape[1]
+    begin, count = (count.cumsum(0) - count)[episode], count[episode]
     repeated = torch.repeat_interleave(torch.arange(len(one), device=one.device), count)
     within = torch.arange(len(repeated), device=one.device) - (count.cumsum(0) - count)[repeated]
     other = candidates[begin[repeated] + within]

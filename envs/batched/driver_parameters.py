@@ -45,10 +45,10 @@ class DriverParameters:
         """Somebody may care about others."""
         return isinstance(self.politeness, Tensor) or self.politeness != 0
 
-    def of(self, episode: Tensor, agent: Tensor) -> DriverParameters:
-        """Those of some agents, `(k,)`."""
+    def of(self, places: Tensor) -> DriverParameters:
+        """Those of the agents at `places (k,)` of the flattened scene."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        own = {name: value[episode, agent] for name, value in values.items() if isinstance(value, Tensor)}
+        own = {name: value.take(places) for name, value in values.items() if isinstance(value, Tensor)}
         return DriverParameters(**(values | own)) if own else self
 
 

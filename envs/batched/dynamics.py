@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from envs.batched.decisions import HALF_LENGTH_M
 from envs.batched.elementary import atan, cos, sin, tan
 from envs.batched.lanes import Lanes
+from envs.batched.places import Few, anywhere
 from envs.batched.scene import Scene
 
 MAX_SPEED_MPS = 40.0
@@ -20,13 +22,15 @@ def move(scene: Scene, lanes: Lanes, dt_s: float) -> Scene:
     speed, crashed = scene.speed_mps, scene.crashed
     steering = scene.steering_rad.masked_fill(crashed, 0.0)
     acceleration = torch.where(crashed, -speed, scene.acceleration_mps2)
-    acceleration = torch.where(speed > MAX_SPEED_MPS, acceleration.minimum(MAX_SPEED_MPS - speed), acceleration)
-    acceleration = torch.where(speed < -MAX_SPEED_MPS, acceleration.maximum(-MAX_SPEED_MPS - speed), acceleration)
-    slip = atan(0.5 * tan(steering))
-    course = scene.heading_rad + slip
-    x = scene.x_m + speed * cos(course) * dt_s + scene.impact_x_m
-    y = scene.y_m + speed * sin(course) * dt_s + scene.impact_y_m
-    heading = scene.heading_rad + speed * sin(slip) / HALF_LENGTH_M * dt_s
+    if anywhere(speed.abs() > MAX_SPEED_MPS):
+        slower, faster = MAX_SPEED_MPS - speed, -MAX_SPEED_MPS - speed
+        acceleration = torch.where(speed > MAX_SPEED_MPS, acceleration.minimum(slower), acceleration)
+        acceleration = torch.where(speed < -MAX_SPEED_MPS, acceleration.maximum(faster), acceleration)
+    turning = Few.of(scene.heading_rad.bool() | steering.bool())  # the others drive straight along the road
+    cos_course, sin_course, sin_slip = turning.apply(_course, scene.heading_rad, steering, otherwise=(1.0, 0.0, 0.0))
+    x = scene.x_m + speed * cos_course * dt_s + scene.impact_x_m
+    y = scene.y_m + speed * sin_course * dt_s + scene.impact_y_m
+    heading = scene.heading_rad + speed * sin_slip / HALF_LENGTH_M * dt_s
     with torch.no_grad():
         lane = lanes.nearest(x, y, heading)
     nothing = torch.zeros_like(x)
@@ -44,3 +48,9 @@ def move(scene: Scene, lanes: Lanes, dt_s: float) -> Scene:
         impact_y_m=nothing,
         struck=torch.zeros_like(crashed),
     )
+
+
+def _course(heading: Tensor, steering: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """cos and sin of ψ + β, sin of β."""
+    slip = atan(0.5 * tan(steering))
+    return cos(heading + slip), sin(heading + slip), sin(slip)

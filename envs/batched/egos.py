@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from envs.batched.collisions import collide
-from envs.batched.decisions import Motion, choose_lanes, idm_actions, steering_towards
+from envs.batched.decisions import choose_lanes, idm_actions, steering_towards
 from envs.batched.driver_parameters import HIGHWAY_ENV, DriverParameters
 from envs.batched.dynamics import move
 from envs.batched.lanes import NO_LANE, Lanes
-from envs.batched.neighbours import LaneOrder
 from envs.batched.scene import Scene
+from envs.batched.situation import Situation
 from envs.highway_simulator import MAX_ACCELERATION_MPS2, MAX_BRAKING_MPS2
 from envs.recording_cast import VARIED_PARAMETERS, Cast, Whims
 from worldmodel.kinematics import MAX_STEERING_RAD
@@ -109,10 +109,10 @@ class CastTraffic:
         """Step `number` of all episodes: everyone decides, everyone moves, then who touches whom."""
         lanes, whims = self.lanes, {name: values[number] for name, values in self.whims.items()}
         scene = self._roam(scene, whims)
-        order, motion = LaneOrder.of(scene, lanes), Motion(scene, lanes)
-        target, timer = choose_lanes(scene, motion, order, lanes, self.drivers)
+        now = Situation.of(scene, lanes, self.drivers)
+        target, timer = choose_lanes(now)
         drives = scene.vehicle & ~scene.crashed
-        acceleration = idm_actions(scene.but(idm=drives), motion, order, target, self.drivers)
+        acceleration = idm_actions(now, target, drives)
         # highway-env's own drivers brake into reverse when their leader is too near; these do not
         held = acceleration.maximum(-scene.speed_mps.clamp_min(0.0) * (1 / self.dt_s))
         steering = steering_towards(scene, lanes, target)

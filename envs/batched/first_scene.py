@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.batched.lanes import Lanes
@@ -18,7 +19,7 @@ NOWHERE_M = -1e6  # where the places without a car are, each on its own
 def first_scene(
     spawns: Sequence[Spawn], lanes: Lanes, obstacles: Sequence[tuple[float, ...]], dtype: torch.dtype
 ) -> Scene:
-    """The scene of `spawns`, an episode each; the ego has no target and no driver yet.
+    """The scene of all episodes of `spawns`; the ego has no target and no driver yet.
 
     Args:
         spawns: Who is where.
@@ -27,19 +28,28 @@ def first_scene(
         dtype: Of the state.
     """
     cars, device = max(len(spawn.x_m) for spawn in spawns), lanes.start_x_m.device
-    agents, episodes = cars + len(obstacles), len(spawns)
+    episodes, agents = sum(spawn.episodes for spawn in spawns), cars + len(obstacles)
 
-    def table(rows: list[list[float]], empty: float, of_obstacle: list[float]) -> np.ndarray:
-        return np.array([row + [empty] * (cars - len(row)) + of_obstacle for row in rows], dtype=np.float64)
+    def table(name: str, empty: float, of_obstacle: list[float]) -> NDArray[np.float64]:
+        values = np.full((episodes, agents), empty)
+        values[:, cars:] = of_obstacle
+        first = 0
+        for spawn in spawns:
+            values[first : first + spawn.episodes, : len(spawn.x_m)] = spawn.table(name)
+            first += spawn.episodes
+        return values
 
     still = [0.0] * len(obstacles)
-    x = table([s.x_m for s in spawns], NOWHERE_M, [place[0] for place in obstacles])
-    y = table([s.y_m for s in spawns], 0.0, [place[1] for place in obstacles])
-    speed = table([s.speed_mps for s in spawns], 0.0, still)
-    target_speed = table([s.target_speed_mps for s in spawns], 0.0, still)
+    x = table("x_m", np.nan, [place[0] for place in obstacles])
+    missing = np.isnan(x)
+    x = np.where(missing, NOWHERE_M * (1 + np.arange(agents)), x)
+    y = np.where(missing, 0.0, table("y_m", 0.0, [place[1] for place in obstacles]))
+    speed = np.where(missing, 0.0, table("speed_mps", 0.0, still))
+    target_speed = np.where(missing, 0.0, table("target_speed_mps", 0.0, still))
     target_speed[:, 0] = 0.0
-    exponent = table([s.exponent for s in spawns], DEFAULT_EXPONENT, [DEFAULT_EXPONENT] * len(obstacles))
-    x = np.where(x == NOWHERE_M, NOWHERE_M * (1 + np.arange(agents)), x)
+    exponent = np.where(
+        missing, DEFAULT_EXPONENT, table("exponent", DEFAULT_EXPONENT, [DEFAULT_EXPONENT] * len(obstacles))
+    )
     timer = ((x + y) * np.pi) % 1.0  # `IDMVehicle.__init__`
 
     def tensor(values: np.ndarray) -> Tensor:

@@ -173,7 +173,11 @@ class Lanes:
         return inside & (self.across(x_m, y_m, lane).abs() <= self.width_m / 2 + margin_m)
 
     def members(self, x_m: Tensor, y_m: Tensor) -> Tensor:
-        """Bool `(episode, lane, agent)`: who counts as a neighbour on each lane (`Road.neighbour_vehicles`)."""
+        """Bool `(place, lane, episode)`: who counts as a neighbour on each lane (`Road.neighbour_vehicles`).
+
+        Args:
+            x_m, y_m: `(place, episode)`.
+        """
         if self.parallel:
             s = self.along(x_m, 0)
             inside = (s >= -CAR_LENGTH_M) & (s < self.length_m[0] + CAR_LENGTH_M)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,11 +13,12 @@ from gymnasium.utils import seeding
 from envs.batched.egos import CastTraffic
 from envs.batched.elementary import numpy_functions
 from envs.batched.first_scene import first_scene
+from envs.batched.random_streams import RandomStreams
 from envs.batched.scene import Scene
 from envs.batched.simulator import SPAWNS, BatchedHighway
 from envs.highway_road import through_lanes
 from envs.recorded_episode import RecordedEpisode, tracks_of
-from envs.recording_cast import RecordingPlan, draw_cast, draw_setting
+from envs.recording_cast import RecordingPlan, Setting, draw_cast, draw_setting
 
 PART_EPISODES = 256  # at once: from here on more of them are no faster
 CAR_M, OBSTACLE_M = (5.0, 2.0), (2.0, 2.0)  # length, width
@@ -38,13 +40,27 @@ def parts_of(plan: RecordingPlan, episodes: int) -> list[list[int]]:
     return sorted(parts, key=lambda part: (-len(part), part[0]))
 
 
-@torch.inference_mode()
-def record_part(plan: RecordingPlan, indices: Sequence[int]) -> list[RecordedEpisode]:
-    """Run the episodes `indices` of the plan, all on a road of the same number of lanes.
+@dataclass(frozen=True)
+class Part:
+    """Episodes that run at once.
 
-    Sines and their relatives are NumPy's, so that the episodes are highway-env's but for a rare last bit, and the same
-    in whichever company they run.
+    Attributes:
+        simulator: Their road.
+        traffic: Who drives in them.
+        scene: How they begin.
+        settings: Of each.
+        cars: Number of cars of each, the ego included.
     """
+
+    simulator: BatchedHighway
+    traffic: CastTraffic
+    scene: Scene
+    settings: list[Setting]
+    cars: list[int]
+
+
+def begin_part(plan: RecordingPlan, indices: Sequence[int]) -> Part:
+    """The episodes `indices` of the plan, all on a road of the same number of lanes, before they run."""
     draws = [np.random.default_rng([plan.seed, index]) for index in indices]
     settings = [draw_setting(plan, draw) for draw in draws]
     simulator = BatchedHighway(plan.environment, settings[0].scenario.highway_config())
@@ -52,16 +68,30 @@ def record_part(plan: RecordingPlan, indices: Sequence[int]) -> list[RecordedEpi
     for setting in settings:
         given = {"vehicles_count": setting.scenario.vehicles, "vehicles_density": setting.density}
         config = simulator.config | {name: value for name, value in given.items() if value is not None}
-        spawns.append(SPAWNS[plan.environment](seeding.np_random(setting.seed)[0], config))
+        spawns.append(SPAWNS[plan.environment](RandomStreams([seeding.np_random(setting.seed)[0]]), config))
     casts = [
-        draw_cast(plan, setting.behaviour, len(spawn.x_m) - 1, draw)
+        draw_cast(plan, setting.behaviour, int(spawn.agents[0]) - 1, draw)
         for setting, spawn, draw in zip(settings, spawns, draws, strict=True)
     ]
     with numpy_functions():
         scene = first_scene(spawns, simulator.lanes, simulator.obstacles, simulator.dtype)
         obstacles = len(simulator.obstacles)
         traffic, scene = CastTraffic.enter(scene, casts, simulator.lanes, plan.dt_s, simulator.ego_only, obstacles)
-        scenes, endings, steps = _run(plan, simulator, traffic, scene)
+    return Part(simulator, traffic, scene, settings, [int(spawn.agents[0]) for spawn in spawns])
+
+
+@torch.inference_mode()
+def record_part(plan: RecordingPlan, indices: Sequence[int]) -> list[RecordedEpisode]:
+    """Run the episodes `indices` of the plan, all on a road of the same number of lanes.
+
+    Sines and their relatives are NumPy's, so that the episodes are highway-env's but for a rare last bit, and the same
+    in whichever company they run.
+    """
+    part = begin_part(plan, indices)
+    simulator, settings = part.simulator, part.settings
+    obstacles = len(simulator.obstacles)
+    with numpy_functions():
+        scenes, endings, steps = run_part(plan, part)
     through = through_lanes(simulator.network)
     lane_number = {name: number for number, lane in enumerate(through, 1) for name in lane.segments}
     numbers = np.array([lane_number[name] for name in simulator.lanes.names])
@@ -69,7 +99,7 @@ def record_part(plan: RecordingPlan, indices: Sequence[int]) -> list[RecordedEpi
     controls = torch.stack([_stacked(scenes[1:], "acceleration_mps2"), -_stacked(scenes[1:], "steering_rad")], -1)
     episodes = []
     for row, index in enumerate(indices):
-        cars, agents, time = len(spawns[row].x_m), states.shape[2], steps[row] + 1
+        cars, agents, time = part.cars[row], states.shape[2], steps[row] + 1
         there = [*range(cars), *range(agents - obstacles, agents)]
         kinds = ["car"] * cars + ["obstacle"] * obstacles
         lanes = numbers[lane_ids[:time, row][:, there]]
@@ -88,10 +118,9 @@ def record_part(plan: RecordingPlan, indices: Sequence[int]) -> list[RecordedEpi
     return episodes
 
 
-def _run(
-    plan: RecordingPlan, simulator: BatchedHighway, traffic: CastTraffic, scene: Scene
-) -> tuple[list[Scene], list[str], list[int]]:
+def run_part(plan: RecordingPlan, part: Part) -> tuple[list[Scene], list[str], list[int]]:
     """Scenes, of each episode how it ended and after how many steps."""
+    simulator, traffic, scene = part.simulator, part.traffic, part.scene
     scenes = [scene]
     endings, steps = ["time"] * len(scene.x_m), [plan.steps] * len(scene.x_m)
     for number in range(plan.steps):

@@ -12,18 +12,20 @@ from gymnasium.utils import seeding
 from torch import Tensor
 
 from envs.batched.collisions import collide
-from envs.batched.decisions import TAU_ACCELERATION_S, Motion, choose_lanes, idm_actions, steering_towards
+from envs.batched.decisions import TAU_ACCELERATION_S, choose_lanes, idm_actions, steering_towards
 from envs.batched.driver_parameters import HIGHWAY_ENV
 from envs.batched.dynamics import move
 from envs.batched.first_scene import first_scene, widened
 from envs.batched.lanes import Lanes
-from envs.batched.neighbours import LaneOrder
+from envs.batched.places import anywhere
+from envs.batched.random_streams import RandomStreams
 from envs.batched.rewards import highway_reward, merge_reward
 from envs.batched.scene import Scene
+from envs.batched.situation import Situation
 from envs.batched.spawn import Spawn, spawn_highway, spawn_merge, spawn_merge_generic
 from worldmodel.errors import InputError
 
-SPAWNS: dict[str, Callable[[np.random.Generator, dict[str, Any]], Spawn]] = {
+SPAWNS: dict[str, Callable[[RandomStreams, dict[str, Any]], Spawn]] = {
     "highway-v0": spawn_highway,
     "highway-fast-v0": spawn_highway,
     "merge-v0": spawn_merge,
@@ -209,11 +211,12 @@ class BatchedHighway:
         return torch.zeros_like(self.time_s, dtype=torch.bool)
 
     def _spawned(self, seeds: Sequence[int | np.random.Generator]) -> tuple[Scene, Tensor]:
-        make = SPAWNS[self.environment]
-        generators = [
-            seed if isinstance(seed, np.random.Generator) else seeding.np_random(int(seed))[0] for seed in seeds
-        ]
-        scene = first_scene([make(one, self.config) for one in generators], self.lanes, self.obstacles, self.dtype)
+        random = RandomStreams(
+            [seed if isinstance(seed, np.random.Generator) else seeding.np_random(int(seed))[0] for seed in seeds]
+        )
+        spawn = SPAWNS[self.environment](random, self.config)
+        random.close()
+        scene = first_scene([spawn], self.lanes, self.obstacles, self.dtype)
         speed_index = torch.zeros(len(seeds), dtype=torch.long, device=self.device)
         if self.discrete:  # `MDPVehicle.__init__`: the nearest of its target speeds
             steps = self.target_speeds.numel() - 1
@@ -227,18 +230,18 @@ class BatchedHighway:
 
 def advance(scene: Scene, lanes: Lanes, dt_s: float, ego_only: bool = False, obstacles: int = 0) -> Scene:
     """One frame: everyone decides, everyone moves, then who touches whom (`Road.act`, `Road.step`)."""
-    order = LaneOrder.of(scene, lanes)
-    motion = Motion(scene, lanes)
-    target, timer = choose_lanes(scene, motion, order, lanes, HIGHWAY_ENV)
+    now = Situation.of(scene, lanes, HIGHWAY_ENV)
+    target, timer = choose_lanes(now)
     follows = scene.idm & ~scene.crashed
-    acceleration = torch.where(follows, idm_actions(scene, motion, order, target, HIGHWAY_ENV), scene.acceleration_mps2)
-    steering = torch.where(follows, steering_towards(scene, lanes, target), scene.steering_rad)
-    if bool((scene.aims & ~scene.idm).any()):  # an ego with meta-actions: `ControlledVehicle.act`
-        ego = scene.aims & ~scene.idm
+    acceleration = torch.where(follows, idm_actions(now, target, scene.idm), scene.acceleration_mps2)
+    controller = steering_towards(scene, lanes, target)
+    steering = torch.where(follows, controller, scene.steering_rad)
+    ego = scene.aims & ~scene.idm
+    if anywhere(ego):  # with meta-actions: `ControlledVehicle.act`
         acceleration = torch.where(
             ego, 1 / TAU_ACCELERATION_S * (scene.target_speed_mps - scene.speed_mps), acceleration
         )
-        steering = torch.where(ego, steering_towards(scene, lanes, target), steering)
+        steering = torch.where(ego, controller, steering)
     scene = scene.but(target_lane=target, timer_s=timer, acceleration_mps2=acceleration, steering_rad=steering)
     return collide(move(scene, lanes, dt_s), dt_s, ego_only, obstacles)
 

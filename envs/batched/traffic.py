@@ -75,7 +75,7 @@ class BatchedHighwayTraffic:
         if controls is None:
             raise InputError(f"driver 'human': {self.name} has no recorded ego; drive it with another driver")
         simulator, before = self.simulator, self.simulator.scene
-        acceleration, steering = _held(controls, before, self.dt_s)
+        acceleration, steering = held(controls, before, self.dt_s)
         scene = simulator.drive(acceleration, -steering)
         simulator.scene = before.where(self._ended, scene) if bool(self._ended.any()) else scene
         self._steps += 1
@@ -100,28 +100,30 @@ class BatchedHighwayTraffic:
         )
 
     def _state(self) -> TrafficState:
-        """The scene in our frame: +y to the left, headings within ±pi."""
-        scene, dtype = self.simulator.scene, torch.get_default_dtype()
-        valid = scene.vehicle.clone()
-        obstacles = len(self.simulator.obstacles)
-        if obstacles:
-            valid[:, -obstacles:] = True
-        nothing = torch.zeros_like(scene.x_m)
-        position = torch.stack([scene.x_m, -scene.y_m], -1).where(valid[..., None], nothing[..., None])
-        length, width = nothing + 5.0, nothing + 2.0
-        if obstacles:
-            length[:, -obstacles:] = 2.0
-        return TrafficState(
-            position_m=position.to(dtype),
-            heading_rad=scene.heading_to_the_left_rad.to(dtype),
-            speed_mps=scene.speed_mps.to(dtype),
-            length_m=length.to(dtype),
-            width_m=width.to(dtype),
-            valid=valid,
-        )
+        return state_of(self.simulator.scene, len(self.simulator.obstacles), torch.get_default_dtype())
 
 
-def _held(controls: Controls, scene: Scene, dt_s: float) -> tuple[Tensor, Tensor]:
+def state_of(scene: Scene, obstacles: int, dtype: torch.dtype) -> TrafficState:
+    """The scene in our frame: +y to the left, headings within ±pi; its last `obstacles` agents are obstacles."""
+    valid = scene.vehicle.clone()
+    if obstacles:
+        valid[:, -obstacles:] = True
+    nothing = torch.zeros_like(scene.x_m)
+    position = torch.stack([scene.x_m, -scene.y_m], -1).where(valid[..., None], nothing[..., None])
+    length, width = nothing + 5.0, nothing + 2.0
+    if obstacles:
+        length[:, -obstacles:] = 2.0
+    return TrafficState(
+        position_m=position.to(dtype),
+        heading_rad=scene.heading_to_the_left_rad.to(dtype),
+        speed_mps=scene.speed_mps.to(dtype),
+        length_m=length.to(dtype),
+        width_m=width.to(dtype),
+        valid=valid,
+    )
+
+
+def held(controls: Controls, scene: Scene, dt_s: float) -> tuple[Tensor, Tensor]:
     """Controls that a car can follow, as `envs.highway_simulator.clip_controls` has it."""
     speed = scene.speed_mps[:, 0]
     braking = (speed.clamp_min(0.0) / dt_s).clamp_max(MAX_BRAKING_MPS2)
