@@ -1,4 +1,4 @@
-"""Where imagined rollouts start: recorded scenes in which the ego has to interact."""
+"""Where rollouts start: scenes in which the ego has to interact."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ from worldmodel.traffic import Goal, TrafficState
 
 
 @dataclass(frozen=True)
-class StartConfig:
-    """Start states of imagined rollouts.
+class InteractionConfig:
+    """Which scenes rollouts start from, and what is asked of their egos.
 
     Args:
-        history_steps: Steps of past that the world model sees before it imagines.
-        max_agents: Vehicles of a scene at most, the nearest to the ego.
         candidates: Scenes drawn for each one used; the most interactive are kept.
         interacting_share: Share of the batch that is chosen for interaction; the rest is taken as it comes.
         leader_within_m: A leader nearer than this makes a scene interactive.
@@ -32,8 +30,6 @@ class StartConfig:
         heading_rad: Largest turn of the ego at the start, in radians.
     """
 
-    history_steps: int = 10
-    max_agents: int = 16
     candidates: int = 3
     interacting_share: float = 0.75
     leader_within_m: float = 60.0
@@ -44,11 +40,29 @@ class StartConfig:
     heading_rad: float = 0.03
 
     def __post_init__(self) -> None:
-        if self.history_steps < 2 or self.max_agents < 2 or self.candidates < 1:
-            raise ValueError("history_steps and max_agents must be at least 2, candidates at least 1")
+        if self.candidates < 1:
+            raise ValueError(f"candidates must be at least 1, not {self.candidates}")
         low, high = self.desired_speed_mps
         if not 0.0 < low <= high:
             raise ValueError(f"desired_speed_mps must be two rising positive numbers, not {self.desired_speed_mps}")
+
+
+@dataclass(frozen=True)
+class StartConfig(InteractionConfig):
+    """Start states of imagined rollouts.
+
+    Args:
+        history_steps: Steps of past that the world model sees before it imagines.
+        max_agents: Vehicles of a scene at most, the nearest to the ego.
+    """
+
+    history_steps: int = 10
+    max_agents: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.history_steps < 2 or self.max_agents < 2:
+            raise ValueError("history_steps and max_agents must be at least 2")
 
 
 @dataclass(frozen=True)
@@ -77,76 +91,90 @@ class StartSampler:
         for window in self.windows.draw(batch * config.candidates, generator):
             history, road = window.history, window.road
             wanted = max(round(batch * history.valid.shape[0] / (batch * config.candidates)), 1)
-            chosen = self._interacting(history[:, -1], road, wanted, generator)
+            chosen = interacting(history[:, -1], road, wanted, config, generator)
             history, road = history[chosen], road[chosen]
             if torch.rand((), generator=generator) < 0.5:
                 history, road = mirrored(history), mirrored_road(road)
-            low, high = config.desired_speed_mps
-            desired = low + (high - low) * torch.rand(len(chosen), generator=generator)
-            goal = Goal(desired, self._goal_lane(history[:, -1], road, generator))
-            result.append(Starts(self._disturbed(history, road, goal, generator), road, goal))
+            result.append(start_from(history, road, config, self.dt_s, generator))
         return result
 
-    def _interacting(self, scene: TrafficState, road: Road, wanted: int, generator: torch.Generator) -> Tensor:
-        around = find_neighbours(scene, road.project(scene.position_m), watchers=1)
-        leader = SLOTS.index("leader")
-        near = around.present[:, 0, leader] & (around.gap_m[:, 0, leader] < self.config.leader_within_m)
-        score = near.float() + torch.rand(len(near), generator=generator)
-        random_part = wanted - round(wanted * self.config.interacting_share)
-        score[:random_part] += 2.0  # the draw is in random order already
-        return score.topk(min(wanted, len(score))).indices
 
-    def _goal_lane(self, scene: TrafficState, road: Road, generator: torch.Generator) -> Tensor:
-        nearest = road.project(scene.position_m[:, :1]).lane
-        left, right = road.neighbour(nearest, "left")[:, 0], road.neighbour(nearest, "right")[:, 0]
-        draw, side = (torch.rand(len(left), generator=generator) for _ in range(2))
-        beside = torch.where(side < 0.5, left, right)
-        beside = torch.where(beside == NO_LANE, torch.where(side < 0.5, right, left), beside)
-        share = self.config.other_lane_share
-        goal = torch.where(draw < share + (1 - share) / 2, nearest[:, 0], torch.full_like(beside, NO_LANE))
-        return torch.where(draw < share, beside, goal)
+def start_from(
+    history: TrafficState, road: Road, config: InteractionConfig, dt_s: float, generator: torch.Generator
+) -> Starts:
+    """A goal for each ego, and the ego disturbed."""
+    low, high = config.desired_speed_mps
+    desired = low + (high - low) * torch.rand(len(history.valid), generator=generator)
+    goal = Goal(desired.to(history.speed_mps), _goal_lane(history[:, -1], road, config, generator))
+    return Starts(_disturbed(history, road, goal, config, dt_s, generator), road, goal)
 
-    def _disturbed(self, history: TrafficState, road: Road, goal: Goal, generator: torch.Generator) -> TrafficState:
-        """The ego displaced, turned, and half the time sped up or slowed down, with a past that fits its present.
 
-        A pull that would leave no way to brake behind the leader (at 5 m/s² with 2 m to spare) is weakened.
-        """
-        config = self.config
-        now = history[:, -1]
-        batch, steps = history.valid.shape[:2]
+def interacting(
+    scene: TrafficState, road: Road, wanted: int, config: InteractionConfig, generator: torch.Generator
+) -> Tensor:
+    """Which `wanted` of the scenes `(batch, agent)`, in random order already, to start from: `(wanted,)`."""
+    around = find_neighbours(scene, road.project(scene.position_m), watchers=1)
+    leader = SLOTS.index("leader")
+    near = around.present[:, 0, leader] & (around.gap_m[:, 0, leader] < config.leader_within_m)
+    score = near.float() + torch.rand(len(near), generator=generator)
+    random_part = wanted - round(wanted * config.interacting_share)
+    score[:random_part] += 2.0  # the draw is in random order already
+    return score.topk(min(wanted, len(score))).indices
 
-        def uniform() -> Tensor:
-            return 2.0 * torch.rand(batch, generator=generator) - 1.0
 
-        on_lane = road.project(now.position_m[:, :1])
-        across = torch.stack([-on_lane.heading_rad.sin(), on_lane.heading_rad.cos()], -1)[:, 0]
-        shift = config.across_m * uniform()
-        turn = config.heading_rad * uniform()
-        speed = now.speed_mps[:, 0]
-        pull = torch.rand(batch, generator=generator) * (torch.rand(batch, generator=generator) < config.pulled_share)
-        pulled = speed + pull * (goal.desired_speed_mps - speed)
-        around = find_neighbours(now, road.project(now.position_m), watchers=1)
-        leader = SLOTS.index("leader")
-        room = (around.gap_m[:, 0, leader] - 2.0).clamp_min(0.0)
-        fastest = around.speed_mps[:, 0, leader] + (2 * 5.0 * room).sqrt()
-        pulled = torch.where(around.present[:, 0, leader], torch.minimum(pulled, torch.maximum(fastest, speed)), pulled)
-        changed = pulled != speed
-        position = now.position_m[:, 0] + shift[:, None] * across
-        heading = now.heading_rad[:, 0] + turn
-        ages = self.dt_s * torch.arange(steps - 1, -1, -1, dtype=speed.dtype)
-        direction = torch.stack([heading.cos(), heading.sin()], -1)
-        past = position[:, None] - direction[:, None] * (pulled[:, None] * ages)[..., None]
-        kept = history.position_m[:, :, 0] + shift[:, None, None] * across[:, None]
-        ego_position = torch.where(changed[:, None, None], past, kept)
-        ego_heading = torch.where(changed[:, None], heading[:, None], history.heading_rad[:, :, 0] + turn[:, None])
-        ego_speed = torch.where(changed[:, None], pulled[:, None], history.speed_mps[:, :, 0])
+def _goal_lane(scene: TrafficState, road: Road, config: InteractionConfig, generator: torch.Generator) -> Tensor:
+    nearest = road.project(scene.position_m[:, :1]).lane
+    left, right = road.neighbour(nearest, "left")[:, 0], road.neighbour(nearest, "right")[:, 0]
+    draw, side = (torch.rand(len(left), generator=generator) for _ in range(2))
+    beside = torch.where(side < 0.5, left, right)
+    beside = torch.where(beside == NO_LANE, torch.where(side < 0.5, right, left), beside)
+    share = config.other_lane_share
+    goal = torch.where(draw < share + (1 - share) / 2, nearest[:, 0], torch.full_like(beside, NO_LANE))
+    return torch.where(draw < share, beside, goal)
 
-        def with_ego(values: Tensor, ego: Tensor) -> Tensor:
-            return torch.cat([ego[:, :, None], values[:, :, 1:]], 2)
 
-        return replace(
-            history,
-            position_m=with_ego(history.position_m, ego_position),
-            heading_rad=with_ego(history.heading_rad, ego_heading),
-            speed_mps=with_ego(history.speed_mps, ego_speed),
-        )
+def _disturbed(
+    history: TrafficState, road: Road, goal: Goal, config: InteractionConfig, dt_s: float, generator: torch.Generator
+) -> TrafficState:
+    """The ego displaced, turned, and half the time sped up or slowed down, with a past that fits its present.
+
+    A pull that would leave no way to brake behind the leader (at 5 m/s² with 2 m to spare) is weakened.
+    """
+    now = history[:, -1]
+    batch, steps = history.valid.shape[:2]
+
+    def uniform() -> Tensor:
+        return 2.0 * torch.rand(batch, generator=generator) - 1.0
+
+    on_lane = road.project(now.position_m[:, :1])
+    across = torch.stack([-on_lane.heading_rad.sin(), on_lane.heading_rad.cos()], -1)[:, 0]
+    shift = config.across_m * uniform()
+    turn = config.heading_rad * uniform()
+    speed = now.speed_mps[:, 0]
+    pull = torch.rand(batch, generator=generator) * (torch.rand(batch, generator=generator) < config.pulled_share)
+    pulled = speed + pull * (goal.desired_speed_mps - speed)
+    around = find_neighbours(now, road.project(now.position_m), watchers=1)
+    leader = SLOTS.index("leader")
+    room = (around.gap_m[:, 0, leader] - 2.0).clamp_min(0.0)
+    fastest = around.speed_mps[:, 0, leader] + (2 * 5.0 * room).sqrt()
+    pulled = torch.where(around.present[:, 0, leader], torch.minimum(pulled, torch.maximum(fastest, speed)), pulled)
+    changed = pulled != speed
+    position = now.position_m[:, 0] + shift[:, None] * across
+    heading = now.heading_rad[:, 0] + turn
+    ages = dt_s * torch.arange(steps - 1, -1, -1, dtype=speed.dtype)
+    direction = torch.stack([heading.cos(), heading.sin()], -1)
+    past = position[:, None] - direction[:, None] * (pulled[:, None] * ages)[..., None]
+    kept = history.position_m[:, :, 0] + shift[:, None, None] * across[:, None]
+    ego_position = torch.where(changed[:, None, None], past, kept)
+    ego_heading = torch.where(changed[:, None], heading[:, None], history.heading_rad[:, :, 0] + turn[:, None])
+    ego_speed = torch.where(changed[:, None], pulled[:, None], history.speed_mps[:, :, 0])
+
+    def with_ego(values: Tensor, ego: Tensor) -> Tensor:
+        return torch.cat([ego[:, :, None], values[:, :, 1:]], 2)
+
+    return replace(
+        history,
+        position_m=with_ego(history.position_m, ego_position),
+        heading_rad=with_ego(history.heading_rad, ego_heading),
+        speed_mps=with_ego(history.speed_mps, ego_speed),
+    )

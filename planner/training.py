@@ -1,37 +1,32 @@
-"""MPUR: training a policy by backpropagating the energy through imagined rollouts of the frozen world model."""
+"""Training a policy by backpropagating the energy through its rollouts: imagined ones (MPUR), or simulated ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from planner.calibration import measure_uncertainty
 from planner.energy import Energy, EnergyConfig
 from planner.lane_choice import LaneChoiceConfig
 from planner.policy import Policy, PolicyConfig
-from planner.rollout import imagine
+from planner.rollouts import Rollouts
 from planner.saturation import saturated_share
-from planner.starts import StartConfig, Starts, StartSampler
+from planner.starts import InteractionConfig, StartConfig, Starts
 from planner.trajectory import Trajectory
 from planner.uncertainty import UncertaintyConfig
-from worldmodel.checkpoint import weights_digest
 from worldmodel.errors import InputError
-from worldmodel.model import WorldModel
 from worldmodel.optimisation import BestModel, Log, Optimisation
-from worldmodel.recordings.sampling import WindowRequest
-from worldmodel.recordings.store import WindowStore
-from worldmodel.traffic import Controls, TrafficState
 
 POLICY_KIND = "policy"
 COLLAPSED_SHARE = 0.5  # of the controls at their limits: no traffic asks for that
 
 
 @dataclass(frozen=True)
-class PolicyTrainingConfig:
-    """Training of the policy (MPUR).
+class RolloutTrainingConfig:
+    """Training of a policy through its rollouts, whoever answers it there.
 
     Args:
         steps: Optimiser steps.
@@ -39,15 +34,12 @@ class PolicyTrainingConfig:
         horizon_steps: Steps of a rollout.
         learning_rate: Peak of the Adam learning rate; warmed up, then lowered along a cosine.
         gradient_clip: Largest norm of the gradient.
-        sample_latent: Draw z from the prior; False trains against the model's likeliest future.
-        use_uncertainty: Add the uncertainty cost.
         others_listen: Let the gradient flow through the others' answers to the ego.
         validate_every: Steps between validations.
         validation_rollouts: Rollouts of one validation.
         checkpoint_every: Steps between checkpoints.
         starts: Start states.
         energy: The cost energy.
-        uncertainty: The uncertainty cost.
         lane_choice: How the trained policy chooses lanes when it drives; it has no part in training.
     """
 
@@ -56,15 +48,12 @@ class PolicyTrainingConfig:
     horizon_steps: int = 40
     learning_rate: float = 2e-3
     gradient_clip: float = 1.0
-    sample_latent: bool = True
-    use_uncertainty: bool = True
     others_listen: bool = True
     validate_every: int = 50
     validation_rollouts: int = 256
     checkpoint_every: int = 50
-    starts: StartConfig = field(default_factory=StartConfig)
+    starts: InteractionConfig = field(default_factory=InteractionConfig)
     energy: EnergyConfig = field(default_factory=EnergyConfig)
-    uncertainty: UncertaintyConfig = field(default_factory=UncertaintyConfig)
     lane_choice: LaneChoiceConfig = field(default_factory=LaneChoiceConfig)
 
     def __post_init__(self) -> None:
@@ -75,39 +64,48 @@ class PolicyTrainingConfig:
             raise ValueError("learning_rate and gradient_clip must be positive")
 
 
+@dataclass(frozen=True)
+class PolicyTrainingConfig(RolloutTrainingConfig):
+    """Training of the policy through imagined rollouts (MPUR).
+
+    Args:
+        sample_latent: Draw z from the prior; False trains against the model's likeliest future.
+        use_uncertainty: Add the uncertainty cost.
+        uncertainty: The uncertainty cost.
+    """
+
+    starts: StartConfig = field(default_factory=StartConfig)
+    sample_latent: bool = True
+    use_uncertainty: bool = True
+    uncertainty: UncertaintyConfig = field(default_factory=UncertaintyConfig)
+
+
 @dataclass
 class PolicyTrainer:
     """One training run of a policy, resumable at every checkpoint to the last bit.
 
     Args:
-        world_model: The frozen world model.
+        rollouts: Where rollouts start, and who answers the policy there.
         policy: Architecture of the policy.
         config: Training settings.
-        stores: Recordings whose scenes rollouts start from.
         output: Folder of `policy.safetensors` (the best so far in validation) and `policy-training-state.pt`.
         seed: Seed of the weights, the starts and the latents.
         device: Device to train on.
-        world_model_file: Where the world model came from, kept with the weights.
         warn: Told, in one line, that the policy has collapsed; at most once.
     """
 
-    world_model: WorldModel
+    rollouts: Rollouts[Any]
     policy: PolicyConfig
-    config: PolicyTrainingConfig
-    stores: Sequence[WindowStore]
+    config: RolloutTrainingConfig
     output: Path
     seed: int = 0
     device: str = "cpu"
-    world_model_file: str = ""
     warn: Callable[[str], None] = lambda line: None
 
     def __post_init__(self) -> None:
-        if abs(self.policy.dt_s - self.world_model.config.dt_s) > 1e-6:
-            raise InputError(
-                f"the policy is at {self.policy.dt_s} s per step, the world model at {self.world_model.config.dt_s} s"
-            )
+        if abs(self.policy.dt_s - self.rollouts.dt_s) > 1e-6:
+            raise InputError(f"the policy is at {self.policy.dt_s} s per step, its rollouts at {self.rollouts.dt_s} s")
         config, output = self.config, Path(self.output)
-        self.world_model = self.world_model.to(self.device).eval().requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.network = Policy(self.policy).to(self.device)
@@ -116,7 +114,7 @@ class PolicyTrainer:
             "energy": training["energy"],
             "lane_choice": training["lane_choice"],
             "training": training,
-            "world_model": self.world_model_file,
+            **self.rollouts.origin,
         }
         self.optimisation = Optimisation(
             self.network,
@@ -124,33 +122,13 @@ class PolicyTrainer:
             config,
             BestModel(output / "policy.safetensors", POLICY_KIND, self.policy, extra),
             output / "policy-training-state.pt",
-            {
-                "policy": policy,
-                "training": training,
-                "seed": self.seed,
-                "data": [store.fingerprint for store in self.stores],
-                "world_model": weights_digest(self.world_model),
-            },
+            {"policy": policy, "training": training, "seed": self.seed, **self.rollouts.identity},
             self.seed,
             warmup=50,
             falls_from=0,
         )
         self.energy = Energy(config.energy)
-        self.starts = StartSampler(self.stores, "train", config.starts, self.policy.dt_s)
-        has_validation = any(len(store.rows("val", 1, 1)) for store in self.stores)
-        self.validated_on = "val" if has_validation else "train"
-        self.validation_starts = StartSampler(self.stores, self.validated_on, config.starts, self.policy.dt_s)
-        self.scale = None
-        if config.use_uncertainty:
-            self.scale = measure_uncertainty(
-                self.world_model,
-                self.stores,
-                WindowRequest(config.starts.history_steps, config.horizon_steps, config.starts.max_agents),
-                config.uncertainty,
-                config.sample_latent,
-                torch.Generator().manual_seed(self.seed + 4),
-                torch.Generator(self.device).manual_seed(self.seed + 5),
-            )
+        self.validated_on = self.rollouts.validated_on
         self._warned = False
 
     def resume(self) -> int:
@@ -162,34 +140,13 @@ class PolicyTrainer:
         return self.optimisation.train(self._step, self._validate, self.validated_on, log, on_step)
 
     def unroll(self, starts: Starts, noise: torch.Generator) -> Trajectory:
-        """The policy's imagined rollouts from `starts`."""
-        with torch.no_grad():
-            memory = self.world_model.observe(starts.history, starts.road)
-
-        def control(step: int, scene: TrafficState, before: TrafficState) -> Controls:
-            return self.network(scene, before, starts.road, starts.goal)
-
-        config = self.config
-        trajectory, _ = imagine(
-            self.world_model,
-            memory,
-            starts.history[:, -2],
-            starts.road,
-            starts.goal,
-            control,
-            config.horizon_steps,
-            noise,
-            config.sample_latent,
-            config.uncertainty if self.scale else None,
-            self.scale,
-            config.others_listen,
-        )
-        return trajectory
+        """The policy's rollouts from `starts`."""
+        return self.rollouts.unroll(self.network, starts, noise)
 
     def _step(self) -> dict[str, float]:
         self.optimisation.start_step()
         measures: dict[str, float] = {}
-        batches = self.starts.draw(self.config.batch, self.optimisation.batches)
+        batches = self.rollouts.draw(self.config.batch, self.optimisation.batches)
         total = sum(starts.history.valid.shape[0] for starts in batches)
         for starts in batches:
             terms = self.energy.terms(self.unroll(starts.to(self.device), self.optimisation.noise))
@@ -203,7 +160,7 @@ class PolicyTrainer:
         """Score the same starts under the same noise each time."""
         config = self.config
         noise = torch.Generator(self.device).manual_seed(self.seed + 3)
-        drawn = self.validation_starts.draw(config.validation_rollouts, torch.Generator().manual_seed(self.seed + 2))
+        drawn = self.rollouts.draw_validation(config.validation_rollouts, torch.Generator().manual_seed(self.seed + 2))
         total = sum(starts.history.valid.shape[0] for starts in drawn)
         sums = {"energy": 0.0, "saturated_share": 0.0}
         for each in drawn:
@@ -223,7 +180,7 @@ class PolicyTrainer:
         if share > COLLAPSED_SHARE and step >= steps / 4 and not self._warned:
             self._warned = True
             self.warn(
-                f"warning: at step {step}, {share:.0%} of the imagined controls are at their limits: the policy has "
+                f"warning: at step {step}, {share:.0%} of the rollouts' controls are at their limits: the policy has "
                 "probably collapsed into one answer to everything, such as full braking; try a lower "
                 "--training.learning_rate or softer cost weights (--training.energy.weights.proximity)"
             )

@@ -18,6 +18,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from planner.policy import PolicyConfig
+from planner.rollouts import ImaginedRollouts
 from planner.training import PolicyTrainer, PolicyTrainingConfig
 from worldmodel.model import WorldModel, WorldModelConfig
 from worldmodel.recordings.store import WindowStore
@@ -28,7 +29,8 @@ def trainer(store: WindowStore, batch: int, folder: str) -> PolicyTrainer:
     torch.manual_seed(0)
     model = WorldModel(WorldModelConfig())
     torch.nn.init.normal_(model.decoder_out.weight, std=0.05)
-    return PolicyTrainer(model, PolicyConfig(), replace(PolicyTrainingConfig(), batch=batch), [store], Path(folder))
+    config = replace(PolicyTrainingConfig(), batch=batch)
+    return PolicyTrainer(ImaginedRollouts(model, [store], config), PolicyConfig(), config, Path(folder))
 
 
 def main() -> None:
@@ -49,7 +51,7 @@ def main() -> None:
                 start = time.perf_counter()
                 timed._step()
                 seconds.append(time.perf_counter() - start)
-            work = batch * timed.config.starts.max_agents * timed.config.horizon_steps
+            work = batch * PolicyTrainingConfig().starts.max_agents * timed.config.horizon_steps
             rates = sorted(work / second for second in seconds)
             sys.stdout.write(
                 f"batch {batch}, {options.threads} threads: {statistics.median(rates):,.0f} agent-steps/s "

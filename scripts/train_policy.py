@@ -8,6 +8,7 @@ from pathlib import Path
 
 from planner.energy import EnergyWeights
 from planner.policy import PolicyConfig
+from planner.rollouts import ImaginedRollouts
 from planner.training import PolicyTrainer, PolicyTrainingConfig
 from scripts.device import available_device
 from scripts.tracking import Run
@@ -63,9 +64,8 @@ def run(config: TrainPolicyConfig, run: Run) -> None:
     source = load_model(resolve_model(config.world_model), MODEL_KIND).path
     world_model = load_world_model(source, device)
     stores = [WindowStore.open(folder) for folder in config.data]
-    trainer = PolicyTrainer(
-        world_model, config.policy, config.training, stores, output, config.seed, device, config.world_model, run.say
-    )
+    rollouts = ImaginedRollouts(world_model, stores, config.training, config.seed, device, config.world_model)
+    trainer = PolicyTrainer(rollouts, config.policy, config.training, output, config.seed, device, run.say)
     done = trainer.resume()  # refuses another run's output before anything in it is touched
     copy = output / "world-model.safetensors"
     if source.resolve() != copy.resolve():

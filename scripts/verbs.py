@@ -39,6 +39,7 @@ VERBS = {
         Verb("train-world-model", "Learn how traffic moves from the recordings of stores."),
         Verb("forecast", "Measure a world model's forecasts against constant velocity."),
         Verb("train-policy", "Train a driver by backpropagating a cost through imagined futures."),
+        Verb("train-oracle", "Train the same driver through the simulator itself, to compare with."),
         Verb("train-baseline", "Train Stable-Baselines3's PPO or DQN in the batched simulator, to compare with."),
         Verb("clone-policy", "Train a driver by imitating recorded vehicles, to compare with."),
         Verb("evaluate", "Drive closed-loop episodes and report collision rates."),

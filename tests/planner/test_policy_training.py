@@ -12,6 +12,7 @@ from planner.driver import load_driver, nearest_agents
 from planner.energy import EnergyConfig, EnergyWeights
 from planner.lane_choice import LaneChoiceConfig
 from planner.policy import Policy, PolicyConfig
+from planner.rollouts import ImaginedRollouts
 from planner.starts import StartConfig, StartSampler
 from planner.training import PolicyTrainer, PolicyTrainingConfig
 from worldmodel.checkpoint import save_model
@@ -45,7 +46,8 @@ def world_model() -> WorldModel:
 
 
 def trainer(store, output: Path, config=SHORT, model=None) -> PolicyTrainer:
-    return PolicyTrainer(model or world_model(), PolicyConfig(hidden=32), config, [store], output)
+    rollouts = ImaginedRollouts(model or world_model(), [store], config)
+    return PolicyTrainer(rollouts, PolicyConfig(hidden=32), config, output)
 
 
 def test_resume_is_bit_exact(store, tmp_path):
@@ -187,7 +189,7 @@ def test_a_policy_that_collapsed_into_full_braking_is_told_once_after_a_quarter_
     collapsed.train(lambda step, values: shares.update({step: values.get("val/saturated_share", -1.0)}))
     assert shares == {step: 1.0 for step in range(1, 9)}
     assert len(lines) == 1
-    assert "at step 2, 100% of the imagined" in lines[0]
+    assert "at step 2, 100% of the rollouts'" in lines[0]
     assert "--training.learning_rate" in lines[0]
     assert "\n" not in lines[0]
 

@@ -1,0 +1,169 @@
+"""Moments of simulated traffic with all that the simulator knows; it goes on from them, and is differentiable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from envs.batched.collisions import collide
+from envs.batched.decisions import choose_lanes, idm_actions, steering_towards
+from envs.batched.driver_parameters import DriverParameters
+from envs.batched.dynamics import move
+from envs.batched.lanes import Lanes
+from envs.batched.scene import Scene
+from envs.batched.situation import Situation
+from envs.batched.traffic import held, state_of
+from worldmodel.road import Road
+from worldmodel.traffic import Controls, TrafficState
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Moments of traffic on one road, `(moment, agent)`; the ego is agent 0.
+
+    Attributes:
+        scene: Who is where.
+        before: One step earlier.
+        drivers: Everybody's parameters.
+        lanes: The road, as the simulator has it.
+        road: The same as a `Road`, `(moment,)`.
+        obstacles: Number of obstacles; they are the last agents.
+        ego_only: Only collisions of the ego are looked for.
+        dt_s: Time step, s.
+    """
+
+    scene: Scene
+    before: Scene
+    drivers: DriverParameters
+    lanes: Lanes
+    road: Road
+    obstacles: int
+    ego_only: bool
+    dt_s: float
+
+    def __len__(self) -> int:
+        return len(self.scene.x_m)
+
+    @cached_property
+    def history(self) -> TrafficState:
+        """The step before and the present, in our frame: `(moment, 2, agent)`."""
+        states = [state_of(scene, self.obstacles, scene.x_m.dtype) for scene in (self.before, self.scene)]
+        return TrafficState.stack(states, 1)
+
+    def __getitem__(self, rows: Tensor) -> Moments:
+        """Some of them, in any order and as often as named."""
+        return replace(
+            self,
+            scene=_mapped(self.scene, lambda values: values[rows]),
+            before=_mapped(self.before, lambda values: values[rows]),
+            drivers=_mapped(self.drivers, lambda values: values[rows]),
+            road=self.road[rows],
+        )
+
+    def to(self, device: torch.device | str) -> Moments:
+        """The same on `device`."""
+        moved = {
+            name: _mapped(getattr(self, name), lambda values: values.to(device))
+            for name in ("scene", "before", "drivers", "lanes")
+        }
+        return replace(self, **moved, road=self.road.to(device))
+
+    def seen_from(self, agent: Tensor) -> Moments:
+        """The same moments with car `agent (moment,)` as the ego: it trades places in the list with agent 0.
+
+        The ego has no target speed and no target lane, as one with continuous controls in highway-env; who was the ego
+        becomes a car like the others.
+        """
+        count = self.scene.x_m.shape[1]
+        order = torch.arange(count, device=agent.device).repeat(len(self), 1)
+        order[:, 0] = agent
+        order.scatter_(1, agent[:, None], 0)
+
+        def permuted(values: Tensor) -> Tensor:
+            return values.gather(1, order)
+
+        scene, before = (_mapped(scene, permuted) for scene in (self.scene, self.before))
+        others = scene.vehicle.clone()
+        others[:, 0] = False
+        target_lane, target_speed = scene.target_lane.clone(), scene.target_speed_mps.clone()
+        target_lane[:, 0], target_speed[:, 0] = scene.lane[:, 0], 0.0
+        return replace(
+            self,
+            scene=scene.but(idm=others, aims=others, target_lane=target_lane, target_speed_mps=target_speed),
+            before=before,
+            drivers=_mapped(self.drivers, permuted),
+        )
+
+    def branch(self, ego: TrafficState, others_listen: bool = True) -> Branch:
+        """Traffic that goes on from here with the ego at `ego (moment,)`, in our frame."""
+        return Branch(self, ego, others_listen)
+
+
+class Branch:
+    """Traffic that goes on from `moments`, the ego driven from outside; every step is differentiable.
+
+    The others are those of the recordings: highway-env's IDM and MOBIL with each one's own parameters, but for braking
+    into reverse. Their decisions (lanes, who follows whom) and contacts are taken as they are; all else carries the
+    gradient, from the ego's controls to what the others answer, and on to what the ego sees of it.
+
+    Args:
+        moments: Where it begins; agent 0 is the ego, see `Moments.seen_from`.
+        ego: Where the ego begins, `(moment,)`, in our frame.
+        others_listen: Let the gradient flow through the others' answers to the ego; else it is cut at each step.
+    """
+
+    def __init__(self, moments: Moments, ego: TrafficState, others_listen: bool = True) -> None:
+        self.moments, self.others_listen = moments, others_listen
+        scene = moments.scene
+
+        def with_ego(values: Tensor, own: Tensor) -> Tensor:
+            return torch.cat([own.to(values)[:, None], values[:, 1:]], 1)
+
+        x, y = with_ego(scene.x_m, ego.position_m[:, 0]), with_ego(scene.y_m, -ego.position_m[:, 1])
+        heading = with_ego(scene.heading_rad, -ego.heading_rad)
+        with torch.no_grad():
+            lane = moments.lanes.nearest(x, y, heading)
+        self.scene = scene.but(
+            x_m=x,
+            y_m=y,
+            heading_rad=heading,
+            speed_mps=with_ego(scene.speed_mps, ego.speed_mps),
+            lane=lane,
+            target_lane=torch.cat([lane[:, :1], scene.target_lane[:, 1:]], 1),
+        )
+
+    def step(self, controls: Controls) -> TrafficState:
+        """The state `(moment, agent)` one step on; `controls (moment,)` in our frame, held to what a car can do."""
+        moments, scene = self.moments, self.scene
+        own_acceleration, own_steering = held(controls, scene, moments.dt_s)
+        now = Situation.of(scene, moments.lanes, moments.drivers)
+        target, timer = choose_lanes(now)
+        follows = scene.idm & ~scene.crashed
+        # highway-env's own drivers brake into reverse when their leader is too near, and its steering is unstable there
+        least = -scene.speed_mps.clamp_min(0.0) * (1 / moments.dt_s)
+        acceleration = idm_actions(now, target, scene.idm).maximum(least)
+        acceleration = torch.where(follows, acceleration, scene.acceleration_mps2)
+        steering = torch.where(follows, steering_towards(scene, moments.lanes, target), scene.steering_rad)
+        scene = scene.but(
+            target_lane=target,
+            timer_s=timer,
+            acceleration_mps2=torch.cat([own_acceleration[:, None], acceleration[:, 1:]], 1),
+            steering_rad=torch.cat([-own_steering[:, None], steering[:, 1:]], 1),
+        )
+        scene = collide(move(scene, moments.lanes, moments.dt_s), moments.dt_s, moments.ego_only, moments.obstacles)
+        self.scene = scene if self.others_listen else _others_detached(scene)
+        return state_of(self.scene, moments.obstacles, scene.x_m.dtype)
+
+
+def _others_detached(scene: Scene) -> Scene:
+    return _mapped(scene, lambda values: torch.cat([values[:, :1], values[:, 1:].detach()], 1))
+
+
+def _mapped(record: Any, function: Any) -> Any:
+    """The record with `function` applied to those of its fields that are tensors."""
+    values = {field.name: getattr(record, field.name) for field in fields(record)}
+    return replace(record, **{name: function(value) for name, value in values.items() if isinstance(value, Tensor)})
