@@ -18,12 +18,14 @@ from scripts.drivers import (
     TrafficSource,
     check_driver,
     check_policy_file,
+    make_driver,
     training_seed,
 )
-from scripts.driving import Drive, Workers, short_name
+from scripts.driving import Drive, short_name
 from scripts.sitting import Sitting
 from scripts.snapshot import code_snapshot, driver_snapshot, store_snapshot
 from scripts.tracking import Run
+from scripts.workers import Workers
 from worldmodel.errors import InputError
 
 if TYPE_CHECKING:
@@ -143,6 +145,7 @@ def run(config: BenchmarkConfig, run: Run) -> None:
     """Drive what is missing; results are saved after each driver."""
     for driver in (Entrant.of(text).driver for text in config.driver):
         check_policy_file(driver)
+        make_driver(driver, config.idm, config.device)
     benchmark = Benchmark(config, run)
     config.output.mkdir(parents=True, exist_ok=True)
     began_s = time.monotonic()

@@ -7,15 +7,13 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from envs.batched.parity import Parity, compare
+from scripts.workers import Workers
 
 CONTINUOUS = {"type": "ContinuousAction"}
 TEN_HERTZ = {"action": CONTINUOUS, "simulation_frequency": 10, "policy_frequency": 10}
@@ -46,24 +44,22 @@ def main() -> int:
     if given.journal and given.journal.exists():
         journal = {entry["part"]: entry for entry in map(json.loads, given.journal.read_text().splitlines())}
     differ = False
-    with ProcessPoolExecutor(given.workers, get_context("spawn")) as pool:
+    with Workers(given.workers) as pool:
         for case in given.case or CASES:
             began = time.monotonic()
             parts = [tuple(range(n, min(n + PART, given.seeds))) for n in range(0, given.seeds, PART)]
             names = {f"{case}, {given.steps} steps, seeds {seeds[0]}-{seeds[-1]}": seeds for seeds in parts}
             total = Parity()
-            waiting = {
-                pool.submit(_part, case, names[name], given.steps): name for name in names if name not in journal
-            }
+            waiting = [(name, seeds) for name, seeds in names.items() if name not in journal]
             for name in names:
                 if name in journal:
                     total.add(Parity(**{key: journal[name][key] for key in asdict(total)}))
-            for done, future in enumerate(as_completed(waiting), 1):
-                parity = future.result()
+            work = partial(_part, case, given.steps)
+            for done, ((name, _), parity) in enumerate(pool.run(work, waiting), 1):
                 total.add(parity)
                 if given.journal:
                     with given.journal.open("a") as file:
-                        file.write(json.dumps({"part": waiting[future], **asdict(parity)}) + "\n")
+                        file.write(json.dumps({"part": name, **asdict(parity)}) + "\n")
                 took = time.monotonic() - began
                 left = took / done * (len(waiting) - done)
                 sys.stderr.write(f"{case}: {done}/{len(waiting)} parts, {took:.0f} s, {left:.0f} s left\n")
@@ -73,9 +69,8 @@ def main() -> int:
     return 1 if differ else 0
 
 
-def _part(case: str, seeds: Sequence[int], steps: int) -> Parity:
-    torch.set_num_threads(1)
-    return compare(*CASES[case], list(seeds), steps)
+def _part(case: str, steps: int, named: tuple[str, Sequence[int]]) -> Parity:
+    return compare(*CASES[case], list(named[1]), steps)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ INPUT_ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
 
 
 class Terminated(KeyboardInterrupt):
-    """The process was asked to end (SIGTERM), as job schedulers do."""
+    """The process was asked to end: by SIGTERM, as job schedulers do, or by SIGHUP, as a terminal that is closed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,12 +51,20 @@ def _run(verb: Verb, arguments: Sequence[str]) -> None:
 
     _, config_class = verb.load()
     command = parse(verb, config_class, arguments)
-    previous = signal.signal(signal.SIGTERM, _terminate) if _in_main_thread() else None
+    previous = {number: signal.signal(number, _terminate) for number in _asked_to_end()}
     try:
         execute(verb, command.config, command.tracking)
     finally:
-        if previous is not None:
-            signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _asked_to_end() -> list[signal.Signals]:
+    """Signals to end in order at; not one that is ignored, as SIGHUP is under nohup."""
+    if not _in_main_thread():
+        return []
+    named = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    return [number for number in named if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def _verb(name: str) -> Verb:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol, TextIO
 
 SECONDS_BETWEEN_LINES = 10.0  # of a progress that is written to a file instead of a terminal
@@ -32,9 +34,12 @@ class Console:
         """One line for the user, at once."""
         if self._bar is not None:
             self._bar.say(line)
-        else:
+            return
+        try:
             self.stream.write(line + "\n")
             self.stream.flush()
+        except OSError:  # the terminal was closed, or who read the pipe is gone: the work goes on without them
+            self.stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (for as long as this process)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A table of aligned columns; numbers to the right."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import os
 import sys
 import time
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +81,22 @@ class Stages:
         if before.get("settings") != self.chain and folder.exists():
             if not before:
                 raise InputError(f"{folder}: this folder was not made by the demo; give another --output")
-            shutil.rmtree(folder)  # made with other settings
+            self._set_aside(folder)  # made with other settings
         self._write({**states, verb: {"settings": self.chain, "done": False}})
         self.run.say(f"{title}: {VERBS[verb].summary}")
         started_s = time.monotonic()
         execute(VERBS[verb], config, self.tracking)
         self._write({**states, verb: {"settings": self.chain, "done": True}})
         self.run.say(f"{title}: took {time.monotonic() - started_s:.0f} s")
+
+    def _set_aside(self, folder: Path) -> None:
+        """Never deleted: somebody may have put something of their own there."""
+        earlier = self.folder / "earlier"
+        earlier.mkdir(exist_ok=True)
+        taken = {entry.name for entry in earlier.iterdir()}
+        name = next(name for number in count(1) if (name := f"{folder.name}-{number}") not in taken)
+        os.replace(folder, earlier / name)
+        self.run.say(f"{folder}: made with other settings before, now in {earlier / name}")
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
-from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from envs.closed_loop import ClosedLoopConfig, OnProgress
 from envs.drivers.idm import IDMConfig
 from scripts.drivers import TrafficSource
-from worldmodel.errors import InputError
+from scripts.workers import Workers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,89 +91,22 @@ class Drive:
                 (self.folder / episode_file(self.driver, self.source.environment, seed)).unlink(missing_ok=True)
 
 
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0))
+def driven(parts: Sequence[Drive], workers: Workers) -> Iterator[tuple[Drive, pd.DataFrame]]:
+    """Drive the parts of one drive; each with its table, in the order in which they finish.
 
-
-class Workers:
-    """Processes that drive parts of drives, kept from one drive to the next. A context manager.
-
-    Args:
-        count: Number of processes; 0: one per core; 1: none, all is done here.
+    They begin in their order; once enough crashes are kept, later ones are not, since only the first of all stay.
     """
+    failures = 0
 
-    def __init__(self, count: int = 0) -> None:
-        self.count = count or cores()
-        self._pool: ProcessPoolExecutor | None = None
+    def prepared(part: Drive) -> Drive:
+        most = part.loop.keep_at_most
+        enough = part.loop.keep != "all" and failures >= most and part.first >= most
+        return replace(part, keep=not enough)
 
-    def __enter__(self) -> Workers:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._pool is None:
-            return
-        if kind is not None:  # nobody waits for what is half done
-            for process in active_children():
-                process.terminate()
-        self._pool.shutdown(wait=kind is None, cancel_futures=True)
-
-    def drive(self, parts: Sequence[Drive]) -> Iterator[tuple[Drive, pd.DataFrame]]:
-        """Drive the parts of one drive; each with its table, in the order in which they finish.
-
-        They begin in their order; once enough crashes are kept, later ones are not, since only the first of all stay.
-        """
-        queue = list(parts)
-        failures = 0
-
-        def next_part() -> Drive:
-            part = queue.pop(0)
-            most = part.loop.keep_at_most
-            enough = part.loop.keep != "all" and failures >= most and part.first >= most
-            return replace(part, keep=not enough)
-
-        def failed(part: Drive, table: pd.DataFrame) -> int:
-            late = table.index + part.first >= part.loop.keep_at_most  # the first ones are kept in any case
-            return int((late & table["outcome"].isin(["collision", "off_road"])).sum())
-
-        if min(self.count, len(queue)) <= 1:
-            while queue:
-                part = next_part()
-                table = part.run()
-                failures += failed(part, table)
-                yield part, table
-            return
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(self.count, get_context("spawn"), initializer=_start_worker)
-        waiting: dict[Future[pd.DataFrame], Drive] = {}
-        while queue or waiting:
-            while queue and len(waiting) < self.count:
-                part = next_part()
-                waiting[self._pool.submit(part.run)] = part
-            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                part, table = waiting.pop(future), _result(future)
-                failures += failed(part, table)
-                yield part, table
-
-
-def _result(future: Future[pd.DataFrame]) -> pd.DataFrame:
-    try:
-        return future.result()
-    except BrokenProcessPool as error:
-        raise InputError(
-            "workers: a process that drove episodes was killed, as the system does when memory runs out; give fewer "
-            "--workers or a smaller --loop.batch"
-        ) from error
-
-
-def _start_worker() -> None:
-    """One thread per process, and an interrupt is the parent's to handle."""
-    import signal
-
-    import torch
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
+    for part, table in workers.run(Drive.run, parts, prepared):
+        late = table.index + part.first >= part.loop.keep_at_most  # the first ones are kept in any case
+        failures += int((late & table["outcome"].isin(["collision", "off_road"])).sum())
+        yield part, table
 
 
 def episode_file(driver: str, environment: str, seed: int) -> str:

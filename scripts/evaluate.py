@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,16 +15,26 @@ from typing import TYPE_CHECKING, Any
 from envs.closed_loop import ClosedLoopConfig
 from envs.drivers.idm import IDMConfig
 from envs.recorded_traffic import RecordedTrafficConfig
-from scripts.drivers import ENVIRONMENTS, RECORDED, HighwayConfig, TrafficSource, check_driver, check_policy_file
-from scripts.driving import Drive, Workers, short_name
+from scripts.drivers import (
+    ENVIRONMENTS,
+    RECORDED,
+    HighwayConfig,
+    TrafficSource,
+    check_driver,
+    check_policy_file,
+    make_driver,
+)
+from scripts.driving import Drive, driven, short_name
 from scripts.tracking import Run
+from scripts.workers import Workers
 from worldmodel.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-FILES = ("results.json", "episodes.parquet", "collisions.png")
+FILES = ("episodes.parquet", "collisions.png", "results.json")
+UNFINISHED, STOPPED = ".unfinished-", "stopped"  # folders in OUTPUT
 
 
 @dataclass(frozen=True)
@@ -78,9 +91,10 @@ class EvaluateConfig:
 
 
 def run(config: EvaluateConfig, run: Run) -> None:
-    """Evaluate each driver in each environment; results are saved after each."""
+    """Evaluate each driver in each environment. Earlier results in OUTPUT give way once the new ones are complete."""
     for driver in config.driver:
         check_policy_file(driver)
+        make_driver(driver, config.idm, config.device)  # what cannot be loaded is told before anything is driven
     sources = {
         environment: TrafficSource(
             environment, tuple(config.data), config.split, config.recorded, config.highway, config.device
@@ -88,30 +102,67 @@ def run(config: EvaluateConfig, run: Run) -> None:
         for environment in config.environment
     }
     seeds = {environment: _seeds(config, source, run) for environment, source in sources.items()}
-    config.output.mkdir(parents=True, exist_ok=True)
-    # what an earlier evaluation left would mix with this one, and stand for it if this one is stopped
-    for earlier in [*(config.output / name for name in FILES), *(config.output / "episodes").glob("*.parquet")]:
-        earlier.unlink(missing_ok=True)
-    with Workers(config.workers) as workers:
-        results = _evaluate(config, sources, seeds, workers, run)
-    run.log_figure(_figure(config.output, results))
+    output = config.output
+    output.mkdir(parents=True, exist_ok=True)
+    for half in output.glob(f"{UNFINISHED}*"):  # of an evaluation that was killed
+        shutil.rmtree(half, ignore_errors=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=output))
+    try:
+        with Workers(config.workers) as workers:
+            results = _evaluate(replace(config, output=unfinished), sources, seeds, _hash(config), workers, run)
+        _figure(unfinished, results)
+        _publish(unfinished, output)
+    except BaseException:
+        _keep_what_there_is(unfinished, output, run)
+        raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    run.log_figure(output / "collisions.png")
     for name in ("results.json", "episodes.parquet", "episodes"):
-        if (config.output / name).exists():
-            run.log_artifact(config.output / name)
-    kept = len(list((config.output / "episodes").glob("*.parquet")))
-    run.say(f"{config.output}: results.json, episodes.parquet and {kept} kept episodes for `drivecast replay`")
+        if (output / name).exists():
+            run.log_artifact(output / name)
+    kept = len(list((output / "episodes").glob("*.parquet")))
+    run.say(f"{output}: results.json, episodes.parquet and {kept} kept episodes for `drivecast replay`")
+
+
+def _publish(unfinished: Path, output: Path) -> None:
+    """Put new results in the place of earlier ones; results.json, which says what the others are, comes last."""
+    kept = unfinished / "episodes"
+    for earlier in (output / "episodes").glob("*.parquet"):
+        if not (kept / earlier.name).exists():
+            earlier.unlink()
+    if kept.is_dir():
+        (output / "episodes").mkdir(parents=True, exist_ok=True)
+        for episode in sorted(kept.iterdir()):
+            os.replace(episode, output / "episodes" / episode.name)
+    for name in FILES:
+        if (unfinished / name).exists():
+            os.replace(unfinished / name, output / name)
+
+
+def _keep_what_there_is(unfinished: Path, output: Path, run: Run) -> None:
+    """Results of the drivers that were done when it was stopped: not in the place of earlier, complete ones."""
+    if not (unfinished / "results.json").exists():
+        return
+    place = output / STOPPED if (output / "results.json").exists() else output
+    if place != output:
+        shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(exist_ok=True)
+    _publish(unfinished, place)
+    count = len(json.loads((place / "results.json").read_text(encoding="utf-8")))
+    run.say(f"stopped; what was driven whole is in {place / 'results.json'} ({count} of the drivers' rows)")
 
 
 def _evaluate(
     config: EvaluateConfig,
     sources: Mapping[str, TrafficSource],
     seeds: Mapping[str, tuple[int, ...]],
+    config_hash: str,
     workers: Workers,
     run: Run,
 ) -> list[dict[str, Any]]:
     from envs.results import compare, summarise
 
-    config_hash = _hash(config)
     results: list[dict[str, Any]] = []
     tables: list[pd.DataFrame] = []
     for environment, source in sources.items():
@@ -162,7 +213,7 @@ def _drive(
     collisions = completed = 0
     with run.progress(total=len(seeds), what=f"{source.environment}, {driver}") as progress:
         if spread:
-            for _, table in workers.drive(drive.parts(drive.part_size())):
+            for _, table in driven(drive.parts(drive.part_size()), workers):
                 tables.append(table)
                 collisions += int((table["outcome"] == "collision").sum())
                 completed += int((table["outcome"] == "completed").sum())

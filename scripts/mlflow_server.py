@@ -9,10 +9,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from scripts.journal import Entry, metric_entries
+from worldmodel.files import atomic_file
 
 DEFAULT_DATABASE = "mlflow.db"
 DEFAULT_ARTIFACTS = "mlartifacts"
+SQLITE = "sqlite:///"
+SECONDS_TO_MAKE_DATABASE = 120.0
+RUN_TAG = "drivecast.run"  # its id in the journal
 METRICS_PER_REQUEST = 1000  # MLflow's limit
 PARAMS_PER_REQUEST = 100  # MLflow's limit
 PARAM_CHARACTERS = 6000  # MLflow's limit; the whole value stands in the artifact config.yaml
@@ -36,16 +42,19 @@ class Unreachable(Exception):  # noqa: N818
     """The server does not answer; the entry can be delivered later."""
 
 
+class RunDeleted(Unreachable):
+    """Somebody deleted the run at the server; the entry can be delivered once it is restored, or to a new run."""
+
+
 def tracking_uri(configured: str = "") -> str:
     """The configured server, else the environment's, else the database of the working directory."""
-    return configured or os.environ.get("MLFLOW_TRACKING_URI", "") or f"sqlite:///{DEFAULT_DATABASE}"
+    return configured or os.environ.get("MLFLOW_TRACKING_URI", "") or SQLITE + DEFAULT_DATABASE
 
 
 def absolute_uri(uri: str) -> str:
     """The same server, for whoever reads the journal in another working directory."""
-    prefix = "sqlite:///"
-    if uri.startswith(prefix) and not uri.startswith(prefix + "/"):
-        return prefix + str(Path(uri[len(prefix) :]).absolute())
+    if uri.startswith(SQLITE) and not uri.startswith(SQLITE + "/"):
+        return SQLITE + str(Path(uri[len(SQLITE) :]).absolute())
     return uri
 
 
@@ -65,17 +74,18 @@ class MlflowServer:
         self._client: Any = None
 
     def knows_run(self) -> bool:
-        """Whether the server has the run (a new database has not)."""
+        """Whether the server has the run (a new database has not) and nobody deleted it."""
         try:
-            self._call("get_run", self._id)
+            return str(self._call("get_run", self._id).info.lifecycle_stage) == "active"
         except Rejected:
             return False
-        return True
 
     def begin(self, begin: Entry) -> str:
         """Create the run with its parameters, tags and configuration; returns its id."""
         if self.run_id is None:
             experiment = self._experiment(begin["experiment"], begin["tracking_uri"])
+            self.run_id = self._begun_before(experiment, begin["tags"].get(RUN_TAG, ""))
+        if self.run_id is None:
             run = self._call("create_run", experiment, begin["start_ms"], begin["tags"], begin["name"])
             self.run_id = str(run.info.run_id)
         self.params(begin["params"])
@@ -85,6 +95,14 @@ class MlflowServer:
 
     def deliver(self, entries: Sequence[Entry]) -> None:
         """Send entries of one kind: any number of metrics, or one of another kind."""
+        try:
+            self._deliver(entries)
+        except Rejected as error:
+            if not self.knows_run():
+                raise RunDeleted(f"run {self._id} was deleted there") from error
+            raise
+
+    def _deliver(self, entries: Sequence[Entry]) -> None:
         if "metrics" in entries[0]:
             self._metrics([metric for entry in entries for metric in metric_entries(entry)])
             return
@@ -121,10 +139,26 @@ class MlflowServer:
         return self.run_id
 
     def _metrics(self, metrics: list[tuple[str, float, int, int]]) -> None:
+        """Send all of them but those that the server does not take, which are named once the others are there."""
         entity = self._mlflow.entities.Metric
-        entities = [entity(_name(name), value, time_ms, step) for name, value, time_ms, step in metrics]
-        for start in range(0, len(entities), METRICS_PER_REQUEST):
-            self._call("log_batch", self._id, metrics=entities[start : start + METRICS_PER_REQUEST])
+        refused: dict[str, str] = {}
+        waiting = [metrics[n : n + METRICS_PER_REQUEST] for n in range(0, len(metrics), METRICS_PER_REQUEST)]
+        while waiting:
+            batch = waiting.pop()
+            entities = [entity(_name(name), value, time_ms, step) for name, value, time_ms, step in batch]
+            try:
+                self._call("log_batch", self._id, metrics=entities)
+            except Rejected as error:
+                if not self.knows_run():
+                    raise
+                if len(batch) == 1:
+                    refused.setdefault(batch[0][0], str(error))
+                else:
+                    waiting += [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+        if refused:
+            name, reason = next(iter(refused.items()))
+            more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+            raise Rejected(f"metric '{name[:60]}'{more}: {reason}")
 
     def _artifact(self, path: Path, folder: str | None) -> None:
         if not path.exists():
@@ -144,6 +178,13 @@ class MlflowServer:
             self._call("get_registered_model", name)  # it exists already, or the name is refused
         self._call("create_model_version", name, f"runs:/{self._id}/model/{path.name}", self._id)
 
+    def _begun_before(self, experiment: str, run: str) -> str | None:
+        """The run, if the server made it and its answer was lost."""
+        if not run:
+            return None
+        found = self._call("search_runs", [experiment], f"tags.`{RUN_TAG}` = '{run}'", max_results=1)
+        return str(found[0].info.run_id) if found else None
+
     def _versions(self, name: str) -> list[Any]:
         return list(self._call("search_model_versions", f"name='{name}'"))
 
@@ -152,8 +193,9 @@ class MlflowServer:
         if found is not None:
             return str(found.experiment_id)
         # A database has no artifact store of its own: keep the files beside it, not scattered over working directories.
-        database = uri.removeprefix("sqlite:///")
-        location = (Path(database).parent / DEFAULT_ARTIFACTS / name).as_uri() if database != uri else None
+        database = uri.removeprefix(SQLITE)
+        folder = Path(database).parent / DEFAULT_ARTIFACTS / re.sub(r"[/\\\0]|^\.+", "_", name)  # a name, never a path
+        location = folder.as_uri() if database != uri else None
         try:
             return str(self._call("create_experiment", name, location))
         except Rejected:
@@ -162,10 +204,26 @@ class MlflowServer:
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         def call() -> Any:
             if self._client is None:
+                self._make_database()
                 self._client = self._mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
             return getattr(self._client, method)(*args, **kwargs)
 
         return self._guarded(call)
+
+    def _make_database(self) -> None:
+        """Make a local database that is not there yet: once, whoever else starts now, and whole or not at all.
+
+        MLflow makes its tables in the open, one after the other: two at once spoil them for good, and so does a kill.
+        """
+        database = Path(self.uri.removeprefix(SQLITE))
+        if not self.uri.startswith(SQLITE) or database.exists():
+            return
+        lock = database.with_name(f".{database.name}.lock")
+        with FileLock(lock, timeout=SECONDS_TO_MAKE_DATABASE):
+            if not database.exists():
+                with atomic_file(database) as temporary:
+                    self._mlflow.MlflowClient(tracking_uri=f"{SQLITE}{temporary}").search_experiments(max_results=1)
+            lock.unlink()  # while it is held: who waits for it then finds that it is gone
 
     def _guarded(self, function: Callable[..., Any], **kwargs: Any) -> Any:
         from mlflow.exceptions import MlflowException
@@ -178,7 +236,7 @@ class MlflowServer:
             if error.error_code in REJECTIONS:
                 raise Rejected(_first_line(error)) from error
             raise Unreachable(_first_line(error)) from error
-        except (RequestException, SQLAlchemyError, OSError) as error:
+        except (RequestException, SQLAlchemyError, OSError) as error:  # Timeout of a lock is an OSError
             raise Unreachable(_first_line(error)) from error
 
 

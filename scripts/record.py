@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from envs.highway_simulator import SIMULATORS, HighwayScenario
 from scripts.tracking import Run
@@ -70,7 +72,7 @@ def run(config: RecordConfig, run: Run) -> None:
     from envs.recorded_episode import RecordedEpisode
     from envs.recorder import processes_for, record_episodes, simulator_of
     from envs.recording_cast import RecordingPlan
-    from scripts.driving import cores
+    from scripts.workers import Workers, cores
     from worldmodel.recordings.split import split_recordings
     from worldmodel.recordings.store_writer import write_store
 
@@ -82,8 +84,12 @@ def run(config: RecordConfig, run: Run) -> None:
     began_s = time.monotonic()
     episodes: list[RecordedEpisode] = []
     outcomes: Counter[tuple[str, str]] = Counter()
-    with run.progress(total=config.episodes, what="episodes") as progress:
-        for episode in record_episodes(plan, config.episodes, workers, simulator):
+    with Workers(workers) as pool, run.progress(total=config.episodes, what="episodes") as progress:
+
+        def mapped(function: Callable[[Any], Any], items: list[Any]) -> Iterator[Any]:
+            yield from (result for _, result in pool.run(function, items))
+
+        for episode in record_episodes(plan, config.episodes, simulator, mapped):
             episodes.append(episode)
             outcomes[episode.behaviour, episode.ended] += 1
             progress.advance(1, collisions=sum(n for (_, ended), n in outcomes.items() if ended == "collision"))

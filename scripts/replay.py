@@ -7,8 +7,10 @@ from pathlib import Path
 
 from envs.episode import Episode
 from envs.replay import caption
+from envs.replay.authorship import is_ours
 from envs.replay.film import FilmConfig, write_film
 from envs.replay.page import write_page
+from scripts.output import refuse_foreign_file
 from scripts.tracking import Run
 from worldmodel.errors import InputError
 
@@ -34,7 +36,7 @@ class ReplayConfig:
 def run(config: ReplayConfig, run: Run) -> None:
     """Write the replay and store it with the run."""
     if config.episode.is_dir():
-        from envs.replay.gallery import find_episodes, write_gallery
+        from envs.replay.gallery import INDEX, find_episodes, page_of, write_gallery
 
         paths = find_episodes(config.episode)
         output = config.output or config.episode
@@ -42,6 +44,8 @@ def run(config: ReplayConfig, run: Run) -> None:
             raise InputError(
                 f"{output}: {config.episode} is a folder of episodes; give a folder to write their pages to"
             )
+        for page in [output / INDEX, *(output / page_of(path, config.episode) for path in paths)]:
+            refuse_foreign_file(page, is_ours(page))
         with run.progress(len(paths), "replays") as progress:
             index = write_gallery(config.episode, paths, output, lambda: progress.advance())
         run.log_artifact(output, "replays")
@@ -52,6 +56,7 @@ def run(config: ReplayConfig, run: Run) -> None:
         raise InputError(
             f"{output}: expected a name ending in .html, .mp4 or .gif, got {output.suffix or 'no ending'!r}"
         )
+    refuse_foreign_file(output, is_ours(output))
     episode = Episode.read(config.episode)
     if output.suffix == PAGE:
         write_page(episode, output)

@@ -18,13 +18,16 @@ from scripts.verbs import Verb
 
 def execute(verb: Verb, config: Any, tracking: TrackingConfig, console: Console | None = None) -> None:
     """Run a verb with its config, recorded as `tracking` says."""
+    from scripts.output import claimed
+
     module, _ = verb.load()
     console = console or Console()
-    if verb.tracked:
-        with recorded_run(verb.name, config, tracking, console, verb.output_is_folder) as run:
-            module.run(config, run)
-    else:
-        module.run(config, ConsoleRun(console))
+    with claimed(verb, config) as config:
+        if verb.tracked:
+            with recorded_run(verb.name, config, tracking, console, verb.output_is_folder) as run:
+                module.run(config, run)
+        else:
+            module.run(config, ConsoleRun(console))
 
 
 @contextmanager

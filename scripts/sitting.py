@@ -11,9 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scripts.driving import Drive, Workers, kept_episodes, short_name
+from scripts.driving import Drive, driven, kept_episodes, short_name
 from scripts.snapshot import Snapshot
 from scripts.tracking import Run
+from scripts.workers import Workers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +68,7 @@ class Sitting:
             self._check()
             with run.progress(total=count, what=f"{what} ({there} more driven before)" if there else what) as progress:
                 collisions = completed = 0
-                for part, table in workers.drive(missing):
+                for part, table in driven(missing, workers):
                     self._check()
                     tables[part.first] = table
                     self.seconds = before_s + time.monotonic() - began_s

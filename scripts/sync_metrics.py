@@ -7,8 +7,9 @@ from pathlib import Path
 
 from scripts.journal import Entry, Journal, read_journal
 from scripts.mlflow_server import MlflowServer, Rejected, Unreachable, absolute_uri, tracking_uri
-from scripts.tracking import Run
+from scripts.tracking import KILLED, Run
 from worldmodel.errors import InputError
+from worldmodel.lock import held_for_writing
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,18 @@ class SyncMetricsConfig:
 
 
 def run(config: SyncMetricsConfig, run: Run) -> None:
-    """Deliver every run of the journal that did not end with everything sent."""
+    """Deliver every run of the journal that did not end with everything sent.
+
+    Nobody else writes there meanwhile, so a run without an end was killed.
+    """
+    folder = config.folder if config.folder.is_dir() else config.folder.parent
+    if not folder.is_dir():
+        raise InputError(f"{config.folder}: expected a run's output folder, found nothing")
+    with held_for_writing(folder, "`drivecast sync-metrics`"):
+        _sync(config, run)
+
+
+def _sync(config: SyncMetricsConfig, run: Run) -> None:
     for name, entries in read_journal(config.folder).items():
         ends = [entry for entry in entries if "end" in entry]
         if ends and ends[-1].get("sent") and not config.all:
@@ -48,6 +60,10 @@ def _send(name: str, begin: Entry, entries: list[Entry], config: SyncMetricsConf
     journal = Journal(config.folder if config.folder.is_dir() else config.folder.parent, name)
     metrics = [entry for entry in entries if "metrics" in entry]
     others = [entry for entry in entries if "metrics" not in entry]
+    if not any("end" in entry for entry in entries):
+        moments = [begin["start_ms"], *(int(entry["time_ms"]) for entry in metrics)]
+        others.append({"end": KILLED, "end_ms": max(moments)})
+    refused = 0
     try:
         if server.run_id is not None and not server.knows_run():
             server.run_id = None  # another server, or a new database
@@ -58,23 +74,29 @@ def _send(name: str, begin: Entry, entries: list[Entry], config: SyncMetricsConf
         with run.progress(total=len(metrics) + len(others), what="entries") as progress:
             for start in range(0, len(metrics), 500):
                 batch = metrics[start : start + 500]
-                server.deliver(batch)
+                refused += _delivered(server, batch, run)
                 progress.advance(len(batch))
             for entry in others:
-                try:
-                    server.deliver([entry])
-                except Rejected as error:
-                    run.say(f"not recorded: {error}")
+                refused += _delivered(server, [entry], run)
                 progress.advance()
     except Rejected as error:
         raise InputError(f"{uri}: refused the run: {error}") from error
     except Unreachable as error:
         raise InputError(f"{uri}: no answer ({error}); nothing is lost, try again later") from error
-    ends = [entry for entry in entries if "end" in entry]
-    if ends:
-        journal.append({"end": ends[-1]["end"], "end_ms": ends[-1]["end_ms"], "sent": True})
+    end = [entry for entry in others if "end" in entry][-1]
+    journal.append({"end": end["end"], "end_ms": end["end_ms"], "sent": not refused})
     count = sum(len(entry["metrics"]) for entry in metrics)
     run.say(f"{_title(entries)}: {count} metrics recorded at {uri} as run {run_id}")
+
+
+def _delivered(server: MlflowServer, entries: list[Entry], run: Run) -> int:
+    """1 where some of it was refused, else 0."""
+    try:
+        server.deliver(entries)
+    except Rejected as error:
+        run.say(f"not recorded: {error}")
+        return 1
+    return 0
 
 
 def _uri(begin: Entry) -> str:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from scripts.console import Console
 from scripts.journal import Entry, Journal
-from scripts.mlflow_server import MlflowServer, Rejected, Unreachable
+from scripts.mlflow_server import RUN_TAG, SQLITE, MlflowServer, Rejected, RunDeleted, Unreachable
 from scripts.tracking import ConsoleRun, existing, numbers
 
 SECONDS_BETWEEN_DELIVERIES = 2.0
 METRICS_BEFORE_DELIVERY = 500
 SECONDS_BETWEEN_TRIES = (5.0, 10.0, 20.0, 40.0, 60.0)  # while the server does not answer
 SECONDS_TO_DELIVER_AT_END = 120.0
+SECONDS_OF_LAST_TRIES, SECONDS_BETWEEN_LAST_TRIES = 15.0, 0.5  # of a database in a file
 
 
 class JournalRun(ConsoleRun):
@@ -28,7 +29,7 @@ class JournalRun(ConsoleRun):
         self.journal = Journal(folder, uuid.uuid4().hex[:12])
 
     def begin(self, begin: Entry) -> None:
-        self._record({"begin": begin})
+        self._record({"begin": {**begin, "tags": {**begin["tags"], RUN_TAG: self.journal.run}}})
 
     def finish(self, status: str) -> None:
         self.journal.append({"end": status, "end_ms": _now_ms(), "sent": True})
@@ -59,6 +60,8 @@ class MlflowRun(JournalRun):
         self._pending: list[Entry] = []
         self._metrics_pending = 0
         self._failures = 0
+        self._rejected = 0
+        self._deleted = False
         self._changed = threading.Condition()
         self._ending_at_s: float | None = None
         self._thread = threading.Thread(target=self._deliver_all, name="tracking", daemon=True)
@@ -82,17 +85,18 @@ class MlflowRun(JournalRun):
         self._thread.join(SECONDS_TO_DELIVER_AT_END + 30)
         with self._changed:
             unsent = len(self._pending)
-            self.journal.append({**end, "sent": unsent == 0})
+            self.journal.append({**end, "sent": unsent == 0 and self._rejected == 0})
         if unsent:
             self.say(self._where_the_rest_is())
 
     def _where_the_rest_is(self) -> str:
         path = self.journal.path
+        what = "does not have this run any more, it was deleted there" if self._deleted else "does not answer"
         if path is None or not path.exists():
-            return f"tracking: {self.server.uri} does not answer; this run is not recorded there"
+            return f"tracking: {self.server.uri} {what}; this run is not recorded there"
         return (
-            f"tracking: {self.server.uri} does not answer; everything is kept in {path}; "
-            f"send it later with: drivecast sync-metrics {path.parent}"
+            f"tracking: {self.server.uri} {what}; everything is kept in {path}; "
+            f"send it {'as a new run' if self._deleted else 'later'} with: drivecast sync-metrics {path.parent}"
         )
 
     def _deliver_all(self) -> None:
@@ -112,10 +116,17 @@ class MlflowRun(JournalRun):
                             return
                 if ending:
                     return
-            except Unreachable as error:
+            except Exception as error:  # whatever it is: the run goes on, and nothing is lost
                 self._note_failure(error)
-                if ending:
+                if ending and not self._worth_another_try():
                     return
+
+    def _worth_another_try(self) -> bool:
+        """At the end: a database that others write to is locked for moments only."""
+        if self._deleted or not self.server.uri.startswith(SQLITE) or self._ending_at_s is None:
+            return False
+        time.sleep(SECONDS_BETWEEN_LAST_TRIES)
+        return time.monotonic() < self._ending_at_s - SECONDS_TO_DELIVER_AT_END + SECONDS_OF_LAST_TRIES
 
     def _due(self) -> bool:
         if self._ending_at_s is not None:
@@ -148,16 +159,22 @@ class MlflowRun(JournalRun):
             try:
                 self.server.deliver(batch)
             except Rejected as error:
+                self._rejected += 1
                 self.say(f"tracking: not recorded: {error}")
         if self._failures:
-            self._failures = 0
+            self._failures, self._deleted = 0, False
             self.say(f"tracking: {self.server.uri} answers again")
 
-    def _note_failure(self, error: Unreachable) -> None:
+    def _note_failure(self, error: Exception) -> None:
         self._failures += 1
+        self._deleted = isinstance(error, RunDeleted)
         if self._failures == 1:
             kept = f"metrics are kept in {self.journal.path}" if self.journal.path else "metrics are kept until then"
-            self.say(f"tracking: {self.server.uri} does not answer ({error}); going on, {kept}")
+            what = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            if not isinstance(error, Unreachable):
+                what = f"{type(error).__name__}: {what}"
+            trouble = f"says: {what}" if self._deleted else f"does not answer ({what})"
+            self.say(f"tracking: {self.server.uri} {trouble}; going on, {kept}")
 
 
 def _now_ms() -> int:

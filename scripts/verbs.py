@@ -19,6 +19,11 @@ class Verb:
     output_is_folder: bool = True  # where metrics.jsonl goes
     tracked: bool = True  # as a run of MLflow
     preset: str | None = None  # of configs/, where no --config is given
+    writes: str = ""  # kind of its output, which another output of the same kind may replace; none given: its name
+
+    @property
+    def kind(self) -> str:
+        return self.writes or self.name
 
     @property
     def module_name(self) -> str:
@@ -34,8 +39,8 @@ class Verb:
 VERBS = {
     verb.name: verb
     for verb in (
-        Verb("ingest", "Read recorded traffic (tidy tables, NGSIM files) into a store."),
-        Verb("record", "Drive highway-env and write the traffic into a store."),
+        Verb("ingest", "Read recorded traffic (tidy tables, NGSIM files) into a store.", writes="store"),
+        Verb("record", "Drive highway-env and write the traffic into a store.", writes="store"),
         Verb("train-world-model", "Learn how traffic moves from the recordings of stores."),
         Verb("forecast", "Measure a world model's forecasts against constant velocity."),
         Verb("train-policy", "Train a driver by backpropagating a cost through imagined futures."),

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from envs.episode import Episode
+from envs.replay.authorship import MARK
 from envs.replay.frame import FrameArtist
 from worldmodel.errors import InputError
 from worldmodel.files import atomic_file
@@ -82,6 +83,7 @@ def _pictures(artist: FrameArtist, times: np.ndarray, on_frame: Callable[[], Non
 def _write_mp4(pictures: Iterator[Image.Image], path: Path, rate: float) -> None:
     # yuv420p and the index at the start: what browsers and slides play
     options = ["-crf", "22", "-preset", "veryfast", "-movflags", "+faststart", "-f", "mp4", "-threads", "1"]
+    options += ["-metadata", f"comment={MARK}"]
     first = next(pictures)
     film = imageio_ffmpeg.write_frames(
         str(path), first.size, fps=rate, codec="libx264", quality=None, macro_block_size=_BLOCK, output_params=options
@@ -103,4 +105,13 @@ def _write_gif(pictures: Iterator[Image.Image], path: Path, rate: float) -> None
         return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
     rest = (reduced(picture) for picture in pictures)
-    palette.save(path, "GIF", save_all=True, append_images=rest, duration=round(1000 / rate), loop=0, optimize=False)
+    palette.save(
+        path,
+        "GIF",
+        save_all=True,
+        append_images=rest,
+        duration=round(1000 / rate),
+        loop=0,
+        optimize=False,
+        comment=MARK,
+    )

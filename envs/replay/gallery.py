@@ -9,6 +9,7 @@ from pathlib import Path
 from envs.episode import Episode
 from envs.episode_file import is_other_table
 from envs.replay import caption
+from envs.replay.authorship import MARK
 from envs.replay.page import write_page
 from envs.replay.palette import OUTCOME_COLOURS, style_sheet
 from worldmodel.errors import InputError
@@ -23,6 +24,7 @@ td.number, th.number { text-align: right; }
 a { color: var(--accent); }
 i { display: inline-block; width: 10px; height: 10px; border-radius: 5px; margin-right: 8px; }
 """
+INDEX = "index.html"
 _COLUMNS = ("Episode", "Driver", "Environment", "Seed", "Outcome", "Mean speed, m/s")
 
 
@@ -38,6 +40,11 @@ def find_episodes(folder: Path) -> list[Path]:
     return paths
 
 
+def page_of(episode: Path, folder: Path) -> Path:
+    """Where the page of an episode of `folder` goes, below the gallery's folder."""
+    return episode.relative_to(folder).with_suffix(".html")
+
+
 def write_gallery(
     folder: Path, paths: Sequence[Path], output: Path, on_page: Callable[[], None] = lambda: None
 ) -> Path:
@@ -45,20 +52,21 @@ def write_gallery(
     rows = []
     for path in paths:
         episode = Episode.read(path)
-        page = path.relative_to(folder).with_suffix(".html")
+        page = page_of(path, folder)
         write_page(episode, output / page)
         rows.append(_row(episode, page))
         on_page()
     head = "".join(f"<th{_number(name)}>{name}</th>" for name in _COLUMNS)
     text = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Replays</title>'
+        f'<meta name="generator" content="{MARK}">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
         f"<style>{style_sheet()}{_STYLE}</style></head>\n<body><h1>Replays</h1>\n"
         f"<table><thead><tr>{head}</tr></thead><tbody>\n{''.join(rows)}</tbody></table></body></html>\n"
     )
-    with atomic_file(output / "index.html") as temporary:
+    with atomic_file(output / INDEX) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    return output / "index.html"
+    return output / INDEX
 
 
 def _row(episode: Episode, page: Path) -> str:

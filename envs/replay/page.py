@@ -15,6 +15,7 @@ import numpy as np
 
 from envs.episode import Episode
 from envs.replay import caption
+from envs.replay.authorship import MARK
 from envs.replay.palette import style_sheet, term_colour
 from envs.replay.readings import Readings
 from envs.replay.roadway import Roadway, road_middle_m
@@ -38,7 +39,7 @@ def page(episode: Episode) -> str:
     assets = files("envs.replay") / "assets"
     filled = (assets / "page.html").read_text("utf-8")
     parts = {
-        "title": html.escape(f"{caption.title(episode)} - drivecast replay"),
+        "title": html.escape(f"{caption.title(episode)} - {MARK}"),
         "style": style_sheet() + (assets / "page.css").read_text("utf-8"),
         "script": "\n".join((assets / name).read_text("utf-8") for name in SCRIPTS),
         "data": base64.b64encode(pack(episode)).decode("ascii"),

@@ -24,9 +24,9 @@ def plan_of(environment="highway-v0", **values) -> RecordingPlan:
 
 def differences(plan: RecordingPlan, episodes: int) -> tuple[list[str], Counter]:
     """What differs by more than 1e-6 between the two, and how often each behaviour ended how."""
-    batched = {episode.index: episode for episode in record_episodes(plan, episodes, 1, "batched")}
+    batched = {episode.index: episode for episode in record_episodes(plan, episodes, "batched")}
     found, seen = [], Counter()
-    for theirs in record_episodes(plan, episodes, 1, "highway-env"):
+    for theirs in record_episodes(plan, episodes, "highway-env"):
         ours = batched[theirs.index]
         seen[theirs.behaviour, theirs.ended] += 1
         assert ours.name == theirs.name

@@ -250,7 +250,7 @@ def test_a_verb_gets_its_config_and_run(brew, tmp_path):
 
     def body(config, run):
         seen.append(config)
-        config.output.mkdir()
+        config.output.mkdir(exist_ok=True)
         run.log_metrics({"loss": 1.0}, step=3)
 
     assert brew(body)("-o", str(tmp_path / "o"), "--training.steps", "2") == 0

@@ -102,17 +102,57 @@ def test_a_second_evaluation_leaves_no_episode_of_the_first(store, tmp_path):
         assert len(list(tmp_path.glob("episodes/*.parquet"))) == kept
 
 
-def test_an_evaluation_that_is_stopped_does_not_show_the_results_of_the_one_before(store, tmp_path, monkeypatch):
-    config = EvaluateConfig(tmp_path, driver=["idle"], data=[store], episodes=0)
-    run(config, ConsoleRun())
+def contents(folder) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*.*") if file.is_file()}
 
-    def stopped(*given):
-        raise KeyboardInterrupt
+
+def test_an_evaluation_that_is_stopped_leaves_the_one_before_whole_and_shows_what_it_did_beside_it(
+    store, tmp_path, monkeypatch
+):
+    run(EvaluateConfig(tmp_path, driver=["human"], data=[store], episodes=0), ConsoleRun())
+    before = contents(tmp_path)
+    drive = Drive.run
+
+    def stopped(self, *given):
+        if self.driver == "constant-velocity":
+            raise KeyboardInterrupt
+        return drive(self, *given)
+
+    monkeypatch.setattr(Drive, "run", stopped)
+    config = EvaluateConfig(tmp_path, driver=["idle", "constant-velocity"], data=[store], episodes=0)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, ConsoleRun())
+    after = contents(tmp_path)
+    assert {name: after[name] for name in before} == before
+    assert [result["driver"] for result in json.loads(after["stopped/results.json"])] == ["idle"]
+    assert not list(tmp_path.glob(".unfinished*"))
+
+
+def test_a_first_evaluation_that_is_stopped_leaves_the_results_of_whom_it_drove(store, tmp_path, monkeypatch):
+    drive = Drive.run
+
+    def stopped(self, *given):
+        if self.driver == "constant-velocity":
+            raise KeyboardInterrupt
+        return drive(self, *given)
 
     monkeypatch.setattr(Drive, "run", stopped)
     with pytest.raises(KeyboardInterrupt):
-        run(config, ConsoleRun())
-    assert list(tmp_path.rglob("*.*")) == []
+        run(EvaluateConfig(tmp_path, driver=["idle", "constant-velocity"], data=[store], episodes=0), ConsoleRun())
+    assert [result["driver"] for result in json.loads((tmp_path / "results.json").read_text())] == ["idle"]
+    assert len(list((tmp_path / "episodes").glob("*.parquet"))) == 3
+
+
+def test_a_policy_that_does_not_load_leaves_the_evaluation_before_as_it_is(store, tmp_path):
+    run(EvaluateConfig(tmp_path / "out", driver=["idle"], data=[store], episodes=0), ConsoleRun())
+    before = contents(tmp_path / "out")
+    (tmp_path / "policy.safetensors").write_bytes(b"no weights")
+    broken = EvaluateConfig(
+        tmp_path / "out", driver=[f"policy:{tmp_path / 'policy.safetensors'}"], data=[store], episodes=0
+    )
+    with pytest.raises(InputError, match="safetensors"):
+        run(broken, ConsoleRun())
+    assert contents(tmp_path / "out") == before
 
 
 def test_an_evaluation_that_cannot_begin_leaves_the_one_before_as_it_is(store, tmp_path):

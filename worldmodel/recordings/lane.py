@@ -73,6 +73,10 @@ class Lane:
         keep = _douglas_peucker(self.centre_m, self.width_m, tolerance_m)
         return replace(self, centre_m=self.centre_m[keep], width_m=self.width_m[keep])
 
+    def relative_to(self, origin_m: Sequence[float]) -> Lane:
+        """The lane in coordinates whose zero is at `origin_m` (x, y)."""
+        return replace(self, centre_m=self.centre_m - np.asarray(origin_m, dtype=np.float64))
+
     def as_json(self, recording: str) -> dict[str, Any]:
         return {
             "recording": recording,

@@ -36,7 +36,7 @@ def find_periods(path: Path) -> list[Period]:
         time, label = table["Global_Time"].to_numpy(), _period_of(table)
         count = int(label.max()) + 1
         for number in range(count):
-            stem = re.sub(r"\s+", "-", file.stem)
+            stem = plain_name(file.stem)
             found.append(
                 Period(
                     name=stem if count == 1 else f"{stem}-{number + 1:02d}",
@@ -48,6 +48,11 @@ def find_periods(path: Path) -> list[Period]:
                 )
             )
     return found
+
+
+def plain_name(text: str) -> str:
+    """A name for a recording that is no path: blanks and separators become dashes, and it begins with no dot."""
+    return re.sub(r"[\s/\\]+", "-", text).lstrip(".-") or "recording"
 
 
 def _load(file: Path, number: int) -> pd.DataFrame:

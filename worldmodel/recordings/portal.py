@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from worldmodel.errors import InputError
-from worldmodel.recordings.ngsim import check_feet, choose_columns
+from worldmodel.recordings.ngsim import check_feet, choose_columns, plain_name
 from worldmodel.recordings.period import USED, Period, period_of
 
 CHUNK_ROWS = 250_000
@@ -84,7 +85,12 @@ def find_portal_periods(
         raise InputError(
             f"{file}: column 'Location' never says '{missing[0]}'; found {sorted(seen)}; choose --locations of these"
         )
-    return [period for site in sorted(rows) for period in _periods(site, scratch / f"{site}.rows", str(file))]
+    return [period for site in sorted(rows) for period in _periods(site, _aside(site, scratch), str(file))]
+
+
+def _aside(site: str, scratch: Path) -> Path:
+    """Where the rows of a site lie meanwhile; its name comes from outside and could be any path."""
+    return scratch / f"{hashlib.sha256(site.encode()).hexdigest()[:16]}.rows"
 
 
 def _lay_aside(
@@ -94,7 +100,7 @@ def _lay_aside(
     seen |= set(sites.unique())
     for site in sorted(wanted & set(sites.unique())):
         table = check_feet(chunk[sites == site], source)
-        with (scratch / f"{site}.rows").open("ab") as aside:
+        with _aside(site, scratch).open("ab") as aside:
             table[list(USED)].to_numpy(np.float64).tofile(aside)
         rows[site] = rows.get(site, 0) + len(table)
 
@@ -105,7 +111,7 @@ def _periods(site: str, aside: Path, source: str) -> list[Period]:
     label = period_of(time, frame)
     return [
         Period(
-            name=f"{site}-{number + 1:02d}",
+            name=f"{plain_name(site)}-{number + 1:02d}",
             source=f"{source} ({site})",
             site=site,
             start_ms=float(time[label == number].min()),

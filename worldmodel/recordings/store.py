@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 
 from worldmodel.errors import InputError
+from worldmodel.files import recover_directory
+from worldmodel.lock import held_for_writing
 from worldmodel.recordings.lane import Lane, read_lanes, road_of
 from worldmodel.recordings.split import SPLITS
 from worldmodel.recordings.store_writer import COLUMN_TYPES, SCHEMA_VERSION
@@ -93,6 +96,8 @@ class WindowStore:
         dt_s: seconds between frames.
         fingerprint: SHA-256 of the data, the lanes and the splits.
         meta: content of `meta.json`.
+        lanes: of each recording. Positions of lanes and vehicles are relative to the recording's `origin_m`, which
+            `meta["about"]` holds where it is not (0, 0).
     """
 
     def __init__(
@@ -123,6 +128,8 @@ class WindowStore:
             InputError: when it is missing, from another version, or a file is corrupt.
         """
         directory = Path(directory)
+        if not directory.exists():
+            _recover(directory)
         if not (directory / "meta.json").is_file():
             raise InputError(
                 f"{directory}: not a recording store (no meta.json); "
@@ -146,6 +153,9 @@ class WindowStore:
         without = [name for name in meta["recordings"] if name not in lanes]
         if without:
             raise InputError(f"{directory / 'lanes.json'}: has no lane of recording '{without[0]}'; ingest again")
+        for name, about in meta.get("about", {}).items():
+            if "origin_m" in about:
+                lanes[name] = [lane.relative_to(about["origin_m"]) for lane in lanes[name]]
         return WindowStore(directory, meta, splits, lanes, _Rows(**columns))
 
     def __repr__(self) -> str:
@@ -344,6 +354,13 @@ class WindowStore:
         """The egos of simulated recordings and their controls, or None for recordings of real traffic."""
         path = self.directory / "drives.parquet"
         return pd.read_parquet(path) if path.is_file() else None
+
+
+def _recover(directory: Path) -> None:
+    """Give a store its name back that lost it because its writer was killed; not while somebody writes."""
+    if any(Path(directory).parent.glob(f".{directory.name}.*.old")):
+        with suppress(InputError), held_for_writing(directory, "WindowStore.open"):
+            recover_directory(directory)
 
 
 def _read_json(path: Path) -> Any:

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from worldmodel.errors import InputError
-from worldmodel.files import atomic_directory
+from worldmodel.files import atomic_directory, recover_directory
+from worldmodel.lock import held_for_writing
 from worldmodel.recordings.recording import DT_S, Recording
 from worldmodel.recordings.split import SPLITS, check_splits, split_recordings
 
@@ -38,6 +39,12 @@ COLUMN_TYPES: dict[str, tuple[type, tuple[int, ...]]] = {
     "recording_frame": (np.int64, ()),
     "recording_time_s": (np.float64, ()),
 }
+WINDOWS, JOURNAL = "windows", "metrics.jsonl"
+STORE_FILES = {
+    *("tracks.parquet", "lanes.json", "splits.json", "meta.json", "drives.parquet", WINDOWS),
+    *("tracks.png", JOURNAL),  # what the command adds
+}
+NEAR_M = 2000.0  # beyond this from (0, 0) float32 positions would be off by more than a tenth of a millimetre
 TRACKS_SCHEMA = pa.schema(
     [
         ("recording", pa.string()),
@@ -66,7 +73,7 @@ def write_store(
     """Write recordings as a store that `WindowStore.open` reads. Atomic: `directory` is whole, or as it was.
 
     Args:
-        directory: folder of the store; an existing one is replaced.
+        directory: folder of the store; one that is there is replaced, but nothing that is not a store.
         recordings: consumed one at a time, so that a generator keeps the memory at one recording's.
         splits: names of the recordings in "train", "val" and "test"; each recording in exactly one; read after the last
             recording, so that the generator may fill it. `None`: by
@@ -80,66 +87,136 @@ def write_store(
         The content of `meta.json`.
 
     Raises:
-        InputError: when there is no recording, a name comes twice, times do not lie on a grid of 0.1 s, or the splits
-            do not fit the recordings.
+        InputError: when there is no recording, a name comes twice, times do not lie on a grid of 0.1 s, the splits do
+            not fit the recordings, `directory` holds anything else, or another process writes there.
     """
-    with atomic_directory(directory) as folder:
-        (folder / "windows").mkdir()
-        columns = {
-            name: _GrowingArray(folder / "windows" / f"{name}.npy", *kind) for name, kind in COLUMN_TYPES.items()
-        }
-        digest = hashlib.sha256()
-        names: list[str] = []
-        lanes: list[dict[str, Any]] = []
-        about: dict[str, Any] = {}
-        counts = {"rows": 0, "frames": 0, "vehicles": 0, "tracks": 0}
-        try:
-            with pq.ParquetWriter(folder / "tracks.parquet", TRACKS_SCHEMA) as table:
-                for recording in recordings:
-                    if recording.name in about:
-                        raise InputError(f"recording '{recording.name}': the name comes twice; names must be unique")
-                    before = dict(counts)
-                    frames = _append(columns, recording, len(names), counts, digest)
-                    table.write_table(
-                        pa.Table.from_pandas(frames, TRACKS_SCHEMA, preserve_index=False), row_group_size=1 << 18
-                    )
-                    names.append(recording.name)
-                    about[recording.name] = {
-                        **{name: counts[name] - before[name] for name in counts},
-                        **recording.metadata,
-                    }
-                    lanes += [lane.as_json(recording.name) for lane in recording.lanes]
-            if not names:
-                raise InputError(f"{directory}: no recording to write; nothing was read or all of it was dropped")
-            columns["frame_row"].append(np.array([counts["rows"]]))
-            columns["recording_frame"].append(np.array([counts["frames"]]))
-        finally:
-            for column in columns.values():
-                column.close()
-        parts = {key: list(splits.get(key, [])) for key in SPLITS} if splits is not None else split_recordings(names)
-        check_splits(parts, names, str(directory))
-        _write_json(folder / "lanes.json", lanes)
-        _write_json(folder / "splits.json", parts)
-        for text in (json.dumps(names), json.dumps(lanes), json.dumps(parts)):
-            digest.update(text.encode())
-        if drives is not None:
-            drives.to_parquet(folder / "drives.parquet", index=False)
-        meta = {
-            "schema": SCHEMA_VERSION,
-            "dt_s": DT_S,
-            "recordings": names,
-            "counts": counts,
-            "fingerprint": digest.hexdigest(),
-            "source": dict(source or {}),
-            "about": about,
-        }
-        _write_json(folder / "meta.json", meta)
+    with held_for_writing(directory, "write_store"):
+        recover_directory(directory)
+        check_replaceable(directory)
+        with atomic_directory(directory, (JOURNAL,), lambda: check_replaceable(directory)) as folder:
+            return _write(folder, directory, recordings, splits, source, drives)
+
+
+def check_replaceable(directory: Path) -> None:
+    """Refuse a place for a store that holds anything but a store, which would be lost.
+
+    Raises:
+        InputError: one line that names what is there.
+    """
+    directory = Path(directory)
+    if not directory.exists():
+        return
+    if not directory.is_dir():
+        raise InputError(f"{directory}: is a file, and a store is a folder; give another one")
+    found = {entry.name for entry in directory.iterdir()} - {JOURNAL}  # which is carried over
+    if not found:
+        return
+    if not is_store(directory):
+        raise InputError(
+            f"{directory}: holds '{min(found)}' and is no recording store, so it is left as it is; give a new folder"
+        )
+    windows = directory / WINDOWS
+    foreign = found - STORE_FILES
+    if windows.is_dir():
+        foreign |= {f"{WINDOWS}/{entry.name}" for entry in windows.iterdir() if entry.name not in _window_files()}
+    if foreign:
+        raise InputError(
+            f"{directory}: holds a store and '{min(foreign)}', which would be lost; move it away, or give a new folder"
+        )
+
+
+def is_store(directory: Path) -> bool:
+    """Whether `write_store` wrote this folder."""
+    try:
+        meta = json.loads((Path(directory) / "meta.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(meta, dict) and {"schema", "fingerprint", "recordings"} <= set(meta)
+
+
+def _window_files() -> set[str]:
+    return {f"{name}.npy" for name in COLUMN_TYPES}
+
+
+def _write(
+    folder: Path,
+    directory: Path,
+    recordings: Iterable[Recording],
+    splits: Mapping[str, Sequence[str]] | None,
+    source: Mapping[str, Any] | None,
+    drives: pd.DataFrame | None,
+) -> dict[str, Any]:
+    (folder / WINDOWS).mkdir()
+    columns = {name: _GrowingArray(folder / WINDOWS / f"{name}.npy", *kind) for name, kind in COLUMN_TYPES.items()}
+    digest = hashlib.sha256()
+    names: list[str] = []
+    lanes: list[dict[str, Any]] = []
+    about: dict[str, Any] = {}
+    counts = {"rows": 0, "frames": 0, "vehicles": 0, "tracks": 0}
+    try:
+        with pq.ParquetWriter(folder / "tracks.parquet", TRACKS_SCHEMA) as table:
+            for recording in recordings:
+                if recording.name in about:
+                    raise InputError(f"recording '{recording.name}': the name comes twice; names must be unique")
+                before = dict(counts)
+                origin = origin_m(recording)
+                frames = _append(columns, recording, origin, len(names), counts, digest)
+                table.write_table(
+                    pa.Table.from_pandas(frames, TRACKS_SCHEMA, preserve_index=False), row_group_size=1 << 18
+                )
+                names.append(recording.name)
+                about[recording.name] = {
+                    **{name: counts[name] - before[name] for name in counts},
+                    **({"origin_m": list(origin)} if any(origin) else {}),
+                    **recording.metadata,
+                }
+                lanes += [lane.as_json(recording.name) for lane in recording.lanes]
+        if not names:
+            raise InputError(f"{directory}: no recording to write; nothing was read or all of it was dropped")
+        columns["frame_row"].append(np.array([counts["rows"]]))
+        columns["recording_frame"].append(np.array([counts["frames"]]))
+    finally:
+        for column in columns.values():
+            column.close()
+    parts = {key: list(splits.get(key, [])) for key in SPLITS} if splits is not None else split_recordings(names)
+    check_splits(parts, names, str(directory))
+    _write_json(folder / "lanes.json", lanes)
+    _write_json(folder / "splits.json", parts)
+    for text in (json.dumps(names), json.dumps(lanes), json.dumps(parts)):
+        digest.update(text.encode())
+    if drives is not None:
+        drives.to_parquet(folder / "drives.parquet", index=False)
+    meta = {
+        "schema": SCHEMA_VERSION,
+        "dt_s": DT_S,
+        "recordings": names,
+        "counts": counts,
+        "fingerprint": digest.hexdigest(),
+        "source": dict(source or {}),
+        "about": about,
+    }
+    _write_json(folder / "meta.json", meta)
     return meta
+
+
+def origin_m(recording: Recording) -> tuple[float, float]:
+    """The point that a recording's windows are relative to: (0, 0), or near its middle where it is far from there.
+
+    Windows hold float32, whose steps are half a metre at UTM's coordinates. A whole number of metres, so that taking it
+    off and adding it again is exact.
+    """
+    tracks = recording.tracks
+    low, high = (np.array([getattr(tracks[name], end)() for name in ("x_m", "y_m")]) for end in ("min", "max"))
+    if max(np.abs(low).max(), np.abs(high).max()) <= NEAR_M:
+        return 0.0, 0.0
+    middle = np.rint((low + high) / 2)
+    return float(middle[0]), float(middle[1])
 
 
 def _append(
     columns: dict[str, _GrowingArray],
     recording: Recording,
+    origin: tuple[float, float],
     number: int,
     counts: dict[str, int],
     digest: Any,
@@ -174,7 +251,9 @@ def _append(
     after = last[track] - np.arange(rows)
 
     frames = int(frame[-1]) + 1
-    state = table[list(STATE_COLUMNS)].to_numpy(np.float32)[row_of_slot]
+    values = table[list(STATE_COLUMNS)].to_numpy(np.float64)[row_of_slot]
+    values[:, :2] -= origin
+    state = values.astype(np.float32)
     parts = {
         "state": state,
         "row_of_slot": row_of_slot + counts["rows"],

@@ -18,6 +18,7 @@ from worldmodel.recordings.split import SPLITS, check_splits
 
 KNOWN_FACTORS = {3.6: "km/h", 2.237: "miles per hour", 3.281: "feet per second"}
 FASTEST_MPS = 75.0
+COARSEST_M = 0.01  # between two neighbouring numbers of a position
 SPEED_TOLERANCE = 0.005  # by which a recording's speeds may differ from its positions before they are scaled
 
 
@@ -52,6 +53,7 @@ def read_tidy(
             "add it (one name for all is fine)"
         )
     table = check_tracks(table, str(tracks_path), ("recording", "vehicle_id", "time_s"))
+    _check_precision(table, str(tracks_path))
     table = table.assign(recording=table["recording"].astype(str))
     _check_motion(table, str(tracks_path))
     lanes = read_lanes(folder / "lanes.json")
@@ -88,6 +90,18 @@ def read_table(path: Path) -> pd.DataFrame:
         raise InputError(f"{path}: cannot be read, it may be truncated ({reason}); copy or export it again") from None
     table.index = pd.RangeIndex(2, len(table) + 2)
     return table
+
+
+def _check_precision(table: pd.DataFrame, source: str) -> None:
+    """Refuse positions that were rounded to float32 far from (0, 0): their steps say nothing about speeds."""
+    for column in ("x_m", "y_m"):
+        farthest = table[column].abs().max()
+        step = float(np.spacing(np.float32(farthest)))
+        if table[column].dtype == np.float32 and step > COARSEST_M:
+            raise InputError(
+                f"{source}: column '{column}' is float32 with values up to {farthest:,.0f}, in steps of {step:g} m; "
+                "export it as float64, or take a constant off before"
+            )
 
 
 def _check_motion(table: pd.DataFrame, source: str) -> None:

@@ -1,0 +1,76 @@
+"""The command as processes of their own, as a user starts it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def start(folder: Path, *arguments: str, code: str = "", **environment: str) -> subprocess.Popen[str]:
+    """The command in `folder`, or other `code`; in a session of its own."""
+    program = ["-c", code] if code else ["-m", "scripts.cli"]
+    return subprocess.Popen(
+        [sys.executable, *program, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def drivecast(folder: Path, *arguments: str) -> tuple[int, str]:
+    """Exit status, and what was said on the error stream."""
+    process = start(folder, *arguments)
+    _, told = process.communicate(timeout=120)
+    return process.returncode, told
+
+
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
+    """Until something is so."""
+    until_s = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until_s, f"waited in vain for {what}"
+        time.sleep(0.05)
+
+
+def descendants(process: int) -> list[int]:
+    """All processes that a process started, and those that they started."""
+    children = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if parent == process:
+                children.append(int(entry.name))
+    return children + [each for child in children for each in descendants(child)]
+
+
+def alive(process: int) -> bool:
+    """Whether it runs: it may be dead and not yet be asked about."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def workers_of(process: int) -> list[int]:
+    """Processes that work for one, by what they were started as; not multiprocessing's own helper."""
+    found = []
+    for each in descendants(process):
+        try:
+            command = Path(f"/proc/{each}/cmdline").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if b"spawn_main" in command:
+            found.append(each)
+    return found
