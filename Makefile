@@ -1,9 +1,10 @@
-# install: an environment in .venv with the pinned packages; demo: the whole loop; test: the suite; lint: ruff and mypy.
+# install: an environment in .venv with the pinned packages; demo: the whole loop; test: the suite; lint: ruff and mypy;
+# faults: kills, power cuts and crowds, round after round (15 minutes).
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo test lint
+.PHONY: install demo test faults lint
 
 install: .venv/installed
 
@@ -21,6 +22,9 @@ demo: install
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+faults: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m faults tests/faults
 
 lint: install
 	$(BIN)/ruff check .

@@ -95,9 +95,9 @@ def _entries(line: str) -> list[Entry] | None:
     line = line.replace("\0", "")
     if (whole := _entry(line)) is not None:
         return [whole]
-    if not line.startswith(BEGINNING[: len(line)]):
+    rest, *pieces = line.split(BEGINNING)
+    if not BEGINNING.startswith(rest):
         return None
-    pieces = line.split(BEGINNING)[1:]
     return [entry for piece in pieces if (entry := _entry(BEGINNING + piece)) is not None]
 
 

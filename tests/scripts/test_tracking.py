@@ -18,11 +18,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from command import start, wait_for
 from torch import nn
 
 from scripts.console import Console
 from scripts.journal import Journal, read_journal
-from scripts.mlflow_server import MlflowServer
+from scripts.mlflow_server import MlflowServer, Unreachable
 from scripts.model_registry import resolve_model
 from scripts.runs import recorded_run
 from scripts.sync_metrics import SyncMetricsConfig
@@ -213,6 +214,165 @@ def test_a_cut_off_journal_is_read_up_to_the_cut(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("nonsense\n{}\n")
     with pytest.raises(InputError, match="line 1"):
         read_journal(tmp_path)
+
+
+def test_a_resumed_run_does_not_write_on_a_line_that_was_cut(tmp_path):
+    Journal(tmp_path, "r1").append({"begin": {"n": 1}})
+    with (tmp_path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"run":"r1","step":3,"metr')
+    resumed = Journal(tmp_path, "r2")
+    for step in (3, 4):
+        resumed.append({"step": step, "time_ms": 0, "metrics": {"run": 1.0}})
+    runs = read_journal(tmp_path)
+    assert runs["r1"] == [{"run": "r1", "begin": {"n": 1}}]
+    assert [entry["step"] for entry in runs["r2"]] == [3, 4]
+
+
+@pytest.mark.parametrize("rest", ['{"run":"r1","step":3,"metr', "\0" * 40, '{"r', ""])
+def test_a_journal_that_an_older_version_went_on_in_is_still_read(tmp_path, rest):
+    lines = ['{"run":"r1","begin":{}}\n', rest, '{"run":"r2","begin":{}}\n', '{"run":"r2","end":"FINISHED"}\n']
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    runs = read_journal(tmp_path)
+    assert [len(runs["r1"]), len(runs["r2"])] == [1, 2]
+
+
+def test_a_run_that_is_deleted_in_mid_training_is_kept_and_can_be_recorded_anew(database, client, tmp_path):
+    def body(run):
+        run.log_metrics({"loss": 0.5}, step=1)
+        wait_until_recorded(client, tmp_path / "out")
+        client.delete_run(run_id(tmp_path / "out"))
+        run.log_metrics({"loss": 0.25}, step=2)
+
+    shown = finished_run(database, tmp_path / "out", body)
+    assert "was deleted there" in shown
+    assert f"send it as a new run with: drivecast sync-metrics {tmp_path / 'out'}" in shown
+    deleted = run_id(tmp_path / "out")
+    console = io.StringIO()
+    sync_metrics(SyncMetricsConfig(tmp_path / "out"), ConsoleRun(Console(console)))
+    assert "2 metrics recorded" in console.getvalue()
+    recorded = last_run_id(tmp_path / "out")
+    assert recorded != deleted
+    assert [(m.step, m.value) for m in client.get_metric_history(recorded, "loss")] == [(1, 0.5), (2, 0.25)]
+    assert client.get_run(recorded).info.status == "FINISHED"
+
+
+def wait_until_recorded(client, folder: Path) -> None:
+    wait_for(lambda: any("mlflow_run_id" in line for line in (folder / "metrics.jsonl").open()), "the run to be made")
+    wait_for(lambda: client.get_run(run_id(folder)).data.metrics, "its first metrics")
+
+
+def last_run_id(folder: Path) -> str:
+    entries = next(reversed(read_journal(folder).values()))
+    return [entry["mlflow_run_id"] for entry in entries if "mlflow_run_id" in entry][-1]
+
+
+def test_a_metric_that_is_refused_takes_no_other_with_it(database, client, tmp_path):
+    def body(run):
+        for step in range(20):
+            run.log_metrics({"loss": step / 2}, step=step)
+        run.log_metrics({"n" * 300: 1.0, "kl": 3.0}, step=20)
+        run.log_metrics({"loss": 99.0}, step=21)
+
+    shown = finished_run(database, tmp_path / "out", body)
+    assert f"not recorded: metric '{'n' * 60}'" in shown
+    recorded = client.get_run(run_id(tmp_path / "out"))
+    assert recorded.data.metrics == {"loss": 99.0, "kl": 3.0}
+    assert len(client.get_metric_history(recorded.info.run_id, "loss")) == 21
+    console = io.StringIO()
+    sync_metrics(SyncMetricsConfig(tmp_path / "out"), ConsoleRun(Console(console)))
+    assert "recorded already" not in console.getvalue()
+
+
+def test_a_lost_answer_to_the_first_request_leaves_no_second_run(database, client, tmp_path, monkeypatch):
+    call = MlflowServer._call
+    lost: list[str] = []
+
+    def without_answer(self, method, *args, **kwargs):
+        answer = call(self, method, *args, **kwargs)
+        if method == "create_run" and not lost:
+            lost.append(str(answer.info.run_id))
+            raise Unreachable("the line was cut")
+        return answer
+
+    monkeypatch.setattr(MlflowServer, "_call", without_answer)
+    finished_run(database, tmp_path / "out", lambda run: run.log_metrics({"loss": 1.0}))
+    assert run_id(tmp_path / "out") == lost[0]
+    assert client.get_run(lost[0]).data.metrics == {"loss": 1.0}
+
+
+def test_any_error_of_the_delivery_is_told_and_the_rest_is_delivered(database, client, tmp_path, monkeypatch):
+    deliver = MlflowServer.deliver
+    failures: list[int] = []
+
+    def failing(self, entries):
+        if not failures:
+            failures.append(1)
+            raise ZeroDivisionError("a bug of somebody")
+        deliver(self, entries)
+
+    monkeypatch.setattr(MlflowServer, "deliver", failing)
+    shown = finished_run(database, tmp_path / "out", lambda run: run.log_metrics({"loss": 1.0}))
+    assert "does not answer (ZeroDivisionError: a bug of somebody)" in shown
+    assert client.get_run(run_id(tmp_path / "out")).data.metrics == {"loss": 1.0}
+
+
+def test_a_killed_run_is_ended_when_its_metrics_are_sent(database, client, tmp_path):
+    finished_run(database, tmp_path / "out", lambda run: run.log_metrics({"loss": 1.0}, step=1))
+    lines = (tmp_path / "out/metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "out/metrics.jsonl").write_text("".join(line for line in lines if '"end"' not in line))
+    client.update_run(run_id(tmp_path / "out"), status="RUNNING")
+    sync_metrics(SyncMetricsConfig(tmp_path / "out"), ConsoleRun())
+    assert client.get_run(run_id(tmp_path / "out")).info.status == "KILLED"
+
+
+@pytest.mark.parametrize("name", ["../../evil", "..", "a/b"])
+def test_the_name_of_an_experiment_is_no_path(tmp_path, name):
+    (tmp_path / "here").mkdir()
+    server = MlflowServer(f"sqlite:///{tmp_path / 'here' / 'mlflow.db'}")
+    experiment = server._experiment(name, server.uri)
+    found = server._call("get_experiment", experiment)
+    assert found.name == name
+    where = Path(found.artifact_location.removeprefix("file://")).resolve()
+    assert where.parent == (tmp_path / "here" / "mlartifacts").resolve()
+
+
+TOGETHER = """
+import sys
+from pathlib import Path
+from dataclasses import dataclass
+from scripts.console import Console
+from scripts.runs import recorded_run
+from scripts.tracking import TrackingConfig
+
+@dataclass(frozen=True)
+class Config:
+    output: Path
+
+folder = Path(sys.argv[1])
+folder.mkdir()
+with recorded_run("record", Config(folder), TrackingConfig(), Console(), True) as run:
+    run.log_metrics({"loss": 1.0}, step=1)
+"""
+
+
+def together(folder: Path, count: int, rounds: int) -> None:
+    """Commands that start at once where there is no database yet."""
+    for number in range(rounds):
+        here = folder / f"round-{number}"
+        here.mkdir()
+        processes = [start(here, f"out-{n}", code=TOGETHER, MLFLOW_TRACKING_URI="") for n in range(count)]
+        told = [process.communicate(timeout=180) for process in processes]
+        assert [process.returncode for process in processes] == [0] * count, told
+        uri = f"sqlite:///{here / 'mlflow.db'}"
+        client = MlflowServer(uri)._mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+        recorded = client.search_runs([client.get_experiment_by_name("drivecast").experiment_id])
+        assert sorted(run.info.run_name for run in recorded) == [f"record out-{n}" for n in range(count)], told
+        assert {run.info.status for run in recorded} == {"FINISHED"}
+        assert not [entry.name for entry in here.iterdir() if entry.name.startswith(".")]
+
+
+def test_commands_that_start_at_once_share_one_new_database(tmp_path):
+    together(tmp_path, count=4, rounds=1)
 
 
 class LocalServer:

@@ -23,6 +23,8 @@ from worldmodel.recordings.store_writer import COLUMN_TYPES, SCHEMA_VERSION
 from worldmodel.road import Road
 from worldmodel.traffic import TrafficState, _TensorRecord
 
+TRIES = 20  # to read a store that is replaced meanwhile
+
 
 @dataclass(frozen=True)
 class Window:
@@ -130,6 +132,19 @@ class WindowStore:
         directory = Path(directory)
         if not directory.exists():
             _recover(directory)
+        for _ in range(TRIES):
+            before = _identity(directory)
+            try:
+                return WindowStore._read(directory)
+            except InputError:
+                if _identity(directory) == before:
+                    raise
+            # another store took its place while this one was read
+        raise InputError(f"{directory}: is replaced again and again; wait until whoever writes it is done")
+
+    @staticmethod
+    def _read(directory: Path) -> WindowStore:
+        before = _identity(directory)
         if not (directory / "meta.json").is_file():
             raise InputError(
                 f"{directory}: not a recording store (no meta.json); "
@@ -156,6 +171,8 @@ class WindowStore:
         for name, about in meta.get("about", {}).items():
             if "origin_m" in about:
                 lanes[name] = [lane.relative_to(about["origin_m"]) for lane in lanes[name]]
+        if _identity(directory) != before:
+            raise InputError(f"{directory}: was replaced while it was read; start again")
         return WindowStore(directory, meta, splits, lanes, _Rows(**columns))
 
     def __repr__(self) -> str:
@@ -354,6 +371,15 @@ class WindowStore:
         """The egos of simulated recordings and their controls, or None for recordings of real traffic."""
         path = self.directory / "drives.parquet"
         return pd.read_parquet(path) if path.is_file() else None
+
+
+def _identity(directory: Path) -> tuple[int, int] | None:
+    """Tells one folder from another that takes its name."""
+    try:
+        about = directory.stat()
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
 
 
 def _recover(directory: Path) -> None:

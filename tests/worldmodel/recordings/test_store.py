@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from traffic_files import cruising, recording, straight_lanes
+from traffic_files import cruising, recording, straight_lanes, write_tidy
 
 from worldmodel.errors import InputError
+from worldmodel.recordings.lane import Lane
 from worldmodel.recordings.recording import Recording
 from worldmodel.recordings.store import WindowStore
 from worldmodel.recordings.store_writer import write_store
@@ -196,6 +198,68 @@ def test_failed_write_leaves_the_old_store_and_no_litter(tmp_path: Path) -> None
         write_store(tmp_path / "store", broken())
     assert WindowStore.open(tmp_path / "store").recordings == ["old"]
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+UTM_M = (543_210.4, 4_512_345.6)
+
+
+def far_away(name: str) -> Recording:
+    tracks = cruising(seconds=4.0).assign(heading_rad=0.0)
+    lanes = [
+        Lane(lane.lane_id, lane.centre_m + np.array(UTM_M), lane.width_m, lane.speed_limit_mps)
+        for lane in straight_lanes()
+    ]
+    moved = tracks.assign(x_m=tracks["x_m"] + UTM_M[0], y_m=tracks["y_m"] + UTM_M[1])
+    return Recording(name, moved, tuple(lanes))
+
+
+def test_traffic_far_from_zero_keeps_its_speeds_and_its_lanes(tmp_path: Path) -> None:
+    write_store(tmp_path / "far", [far_away("far")])
+    write_store(tmp_path / "near", [recording("far", seconds=4.0)])
+    far, near = (WindowStore.open(tmp_path / name) for name in ("far", "near"))
+    origin = torch.tensor(far.meta["about"]["far"]["origin_m"], dtype=torch.float64)
+    assert "origin_m" not in near.meta["about"]["far"]
+    scene, same = far.scene_states("far"), near.scene_states("far")
+    steps = scene.states.position_m.diff(dim=0).norm(dim=-1) / far.dt_s
+    assert (steps - scene.states.speed_mps[1:]).abs().max() < 0.002  # m/s
+    there = scene.states.position_m.double() + origin - torch.tensor(UTM_M, dtype=torch.float64)
+    assert (there - same.states.position_m).abs().max() < 1e-3
+    across = [one.road.project(one.states.position_m[:1]).across_m for one in (scene, same)]
+    assert (across[0] - across[1]).abs().max() < 1e-3
+    # and what is written for people is where it was
+    table = pd.read_parquet(tmp_path / "far/tracks.parquet")
+    assert table["x_m"].min() == pytest.approx(UTM_M[0])
+    again, _ = read_tidy(tmp_path / "far")
+    write_store(tmp_path / "again", again)
+    assert WindowStore.open(tmp_path / "again").fingerprint == far.fingerprint
+
+
+def test_positions_that_were_rounded_to_float32_far_from_zero_are_refused(tmp_path: Path) -> None:
+    tracks = far_away("far").tracks
+    rounded = tracks.assign(x_m=tracks["x_m"].astype(np.float32), y_m=tracks["y_m"].astype(np.float32))
+    folder = write_tidy(tmp_path / "tidy", rounded)
+    with pytest.raises(InputError, match=r"column 'x_m' is float32 with values up to 543,\d+, in steps of 0.0625 m"):
+        read_tidy(folder)
+
+
+def test_a_folder_that_is_no_store_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/tracks.csv").write_text("years of measuring")
+    with pytest.raises(InputError, match=r"holds 'tracks\.csv' and is no recording store"):
+        write_store(tmp_path / "raw", [recording("one")])
+    assert (tmp_path / "raw/tracks.csv").read_text() == "years of measuring"
+
+
+def test_what_else_lies_in_a_store_is_not_lost_with_it(store: WindowStore) -> None:
+    (store.directory / "windows" / "mine.npy").write_bytes(b"1")
+    with pytest.raises(InputError, match=r"'windows/mine.npy', which would be lost"):
+        write_store(store.directory, [recording("one")])
+    assert WindowStore.open(store.directory).fingerprint == store.fingerprint
+
+
+def test_a_store_that_lost_its_name_is_found_again(store: WindowStore) -> None:
+    os.replace(store.directory, store.directory.with_name(".store.0123abcd.old"))
+    assert WindowStore.open(store.directory).fingerprint == store.fingerprint
 
 
 def test_times_off_the_grid_are_refused(tmp_path: Path) -> None:
