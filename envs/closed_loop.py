@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from envs.episode import Episode, EpisodeMetadata
-from envs.lockstep import LockstepStart, LockstepTraffic
+from envs.lockstep import AttentiveTraffic, LockstepStart, LockstepTraffic
 from envs.metrics import DriveLog
 from worldmodel.driver import Driver, Imagination, ImaginingDriver
 from worldmodel.errors import InputError
@@ -164,6 +164,8 @@ class _Batch:
             if not replays:
                 seen = TrafficState.stack(self.states[-self.history_steps :], 1)
                 controls = _checked(driver.act(seen, road, goal), driver.name, number)
+                if isinstance(traffic, AttentiveTraffic):
+                    traffic.announce(getattr(driver, "chosen_lane", None))
                 if self.score and isinstance(driver, ImaginingDriver):
                     due = number % compare_every == 0 if compare_every else number == 0
                     if due:  # asked after it has acted, when it has decided where to go

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from envs.highway_ego import mix_vehicles, show_ego
 from envs.highway_road import road_of, through_lanes
 from envs.highway_simulator import HighwayScenario, clip_controls, make_simulator, read_state, road_users
 from envs.lockstep import LockstepStart, LockstepStep
@@ -58,8 +59,9 @@ class HighwayTraffic:
     cars may crash among themselves), when its centre leaves the road, when it has done what the environment asks for
     (highway-*: lasted `duration_s`; merge-*, exit-*: reached the end of the road section), or after `duration_s`.
 
-    highway-env's cars never change lane right in front of an ego with continuous controls: it has no target speed,
-    so their lane change model expects it to be braked beyond any limit.
+    highway-env's cars never change lane in front of an ego with continuous controls: it has no target speed, so their
+    lane change model expects it to be braked beyond any limit. Nor do they give way to it in a lane change. Where the
+    traffic is `reactive` it has both a target speed, the one it is asked for, and the lane that it announces.
 
     Args:
         environment: highway-env's name: `highway-v0`, `highway-fast-v0`, `merge-v1`, ...
@@ -69,6 +71,8 @@ class HighwayTraffic:
         duration_s: Length of an episode, s.
         dt_s: Time step, s.
         desired_speed_mps: Speed the ego is asked for, m/s.
+        reactive: Others see the ego's target speed and lane, as they see each other's.
+        mixed: Others differ in their IDM and MOBIL, from timid to aggressive (`envs/batched/mixed.py`).
 
     Raises:
         InputError: A value is out of range, or the environment is not known.
@@ -83,12 +87,17 @@ class HighwayTraffic:
         duration_s: float = 30.0,
         dt_s: float = 0.1,
         desired_speed_mps: float = 30.0,
+        reactive: bool = False,
+        mixed: bool = False,
     ) -> None:
         check_desired_speed(desired_speed_mps)
         self.scenario = scenario_of(environment, vehicles, lanes, density, duration_s, dt_s)
         self.desired_speed_mps = desired_speed_mps
         self.name = environment
         self.dt_s = dt_s
+        self.reactive, self.mixed = reactive, mixed
+        self._announced: torch.Tensor | None = None
+        self._segments: list[list[tuple[Any, ...]]] = []
         self._simulators: list[Any] = []
         self._users: list[list[Any]] = []
         self._state = np.zeros((0, 0, 6))
@@ -100,17 +109,23 @@ class HighwayTraffic:
         """Another process gets the same traffic, not the episodes that run here."""
         scenario = self.scenario
         given = (scenario.environment, scenario.vehicles, scenario.lanes, scenario.density)
-        return type(self), (*given, scenario.duration_s, self.dt_s, self.desired_speed_mps)
+        return type(self), (*given, scenario.duration_s, self.dt_s, self.desired_speed_mps, self.reactive, self.mixed)
 
     def reset(self, seeds: Sequence[int]) -> LockstepStart:
         """Start one episode per seed of highway-env."""
         while len(self._simulators) < len(seeds):
             self._simulators.append(make_simulator(self.scenario))
-        roads, self._users = [], []
+        roads, self._users, self._segments, self._announced = [], [], [], None
         for simulator, seed in zip(self._simulators, seeds, strict=False):
             simulator.reset(seed=int(seed))
+            if self.mixed:
+                mix_vehicles(simulator, int(seed))
+            if self.reactive:
+                show_ego(simulator, self.desired_speed_mps)
             self._users.append(road_users(simulator))
-            roads.append(road_of(through_lanes(simulator.road.network)))
+            through = through_lanes(simulator.road.network)
+            self._segments.append([tuple(lane.segments) for lane in through])
+            roads.append(road_of(through))
         agents = max(len(users) for users in self._users)
         self._state = np.zeros((len(seeds), agents, 6))
         self._state[..., 4:] = 1.0
@@ -137,6 +152,8 @@ class HighwayTraffic:
         events = np.zeros((4, len(self._ended)), bool)  # collided, off_road, completed, timed_out
         for episode in np.flatnonzero(~self._ended):
             simulator, users = self._simulators[episode], self._users[episode]
+            if self.reactive:
+                simulator.vehicle.target_lane_index = self._target_lane(int(episode))
             simulator.step(np.array([acceleration[episode], -steering[episode]]))
             self._state[episode, : len(users)] = read_state(users)
             ego = simulator.vehicle
@@ -150,6 +167,18 @@ class HighwayTraffic:
             Controls(torch.as_tensor(acceleration, dtype=dtype), torch.as_tensor(steering, dtype=dtype)),
             *(torch.from_numpy(event.copy()) for event in events),
         )
+
+    def announce(self, lane: torch.Tensor | None) -> None:
+        """The lane of the road `(batch,)` that the ego steers for, which others see where the traffic is reactive."""
+        self._announced = lane
+
+    def _target_lane(self, episode: int) -> Any:
+        """The lane announced, where it runs beside the ego; else its own."""
+        own = self._simulators[episode].vehicle.lane_index
+        number = NO_LANE if self._announced is None else int(self._announced[episode])
+        if number == NO_LANE:
+            return own
+        return next((index for index in self._segments[episode][number] if index[:2] == own[:2]), own)
 
     def _reached_end(self, simulator: Any) -> bool:
         if self.name in ENDLESS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -85,4 +85,13 @@ class LockstepTraffic(Protocol):
         Raises:
             InputError: `None` was given to traffic that has no recording of its ego.
         """
+        ...
+
+
+@runtime_checkable
+class AttentiveTraffic(Protocol):
+    """Traffic whose other drivers see what the ego is about to do, as by its indicator."""
+
+    def announce(self, lane: Tensor | None) -> None:
+        """The lane of the road `(batch,)` that the ego steers for in the next step; None: the one it is on."""
         ...

@@ -26,14 +26,24 @@ class LaneNeighbours:
     follower_distance_m: Tensor
 
 
-def nearest_agents(state: TrafficState, count: int) -> TrafficState:
+def nearest(state: TrafficState, count: int) -> Tensor:
     """The ego and the `count` agents nearest to it, as `(batch, min(count + 1, agent))`, nearest first."""
-    if state.heading_rad.shape[1] <= count + 1:
-        return state
+    agents = state.heading_rad.shape[1]
+    if agents <= count + 1:
+        return torch.arange(agents, device=state.valid.device).expand(len(state.valid), -1)
     distance = (state.position_m - state.position_m[:, :1]).norm(dim=-1).masked_fill(~state.valid, torch.inf)
     distance[:, 0] = -1.0
-    index = distance.topk(count + 1, largest=False).indices
-    return state.map(lambda tensor: tensor.gather(1, _like(index, tensor)))
+    return distance.topk(count + 1, largest=False).indices
+
+
+def pick_agents(state: TrafficState, agents: Tensor) -> TrafficState:
+    """The agents `agents (batch, n)` of each scene, as `(batch, n)`."""
+    return state.map(lambda tensor: tensor.gather(1, _like(agents, tensor)))
+
+
+def nearest_agents(state: TrafficState, count: int) -> TrafficState:
+    """The ego and the `count` agents nearest to it, as `(batch, min(count + 1, agent))`, nearest first."""
+    return pick_agents(state, nearest(state, count))
 
 
 def agent_at(state: TrafficState, index: Tensor) -> TrafficState:

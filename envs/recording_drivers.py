@@ -11,18 +11,10 @@ import numpy as np
 from highway_env.vehicle.behavior import IDMVehicle
 from highway_env.vehicle.kinematics import Vehicle
 
+from envs.batched.mixed import HIGHWAY_ENVS_NAMES
 from envs.highway_simulator import MAX_ACCELERATION_MPS2, MAX_BRAKING_MPS2
 from envs.recording_cast import Cast, Whims
 from worldmodel.kinematics import MAX_STEERING_RAD
-
-HIGHWAY_ENVS_NAMES = {  # of what `DriverParameters` calls otherwise
-    "time_gap_s": "TIME_WANTED",
-    "jam_distance_m": "DISTANCE_WANTED",
-    "comfort_acceleration_mps2": "COMFORT_ACC_MAX",
-    "politeness": "POLITENESS",
-    "least_gain_mps2": "LANE_CHANGE_MIN_ACC_GAIN",
-    "most_imposed_mps2": "LANE_CHANGE_MAX_BRAKING_IMPOSED",
-}
 
 
 class OtherCar(IDMVehicle):

@@ -19,6 +19,8 @@ class Suite:
         density: highway-env's traffic density; 0: the environment's own.
         duration_s: Length of an episode, s.
         desired_speed_mps: Speed that the ego is asked for, m/s.
+        reactive: Others see the ego's target speed and lane, as they see each other's.
+        mixed: Others differ, from timid to aggressive; half of them as no recording of ours has them.
     """
 
     name: str
@@ -29,6 +31,8 @@ class Suite:
     density: float = 0.0
     duration_s: float = 30.0
     desired_speed_mps: float = 30.0
+    reactive: bool = False
+    mixed: bool = False
 
     def seeds(self, episodes: int) -> tuple[int, ...]:
         """Of the first `episodes` episodes."""
@@ -40,6 +44,11 @@ SUITES = {
     for suite in (
         Suite("highway", "highway-v0", 3_000_000_000, vehicles=20, lanes=4, density=1.0),
         Suite("highway-dense", "highway-v0", 3_100_000_000, vehicles=50, lanes=4, density=1.5),
+        Suite("highway-reactive", "highway-v0", 3_300_000_000, vehicles=20, lanes=4, density=1.0, reactive=True),
+        Suite("highway-dense-reactive", "highway-v0", 3_400_000_000, vehicles=50, lanes=4, density=1.5, reactive=True),
+        Suite(
+            "highway-mixed", "highway-v0", 3_500_000_000, vehicles=30, lanes=4, density=1.2, reactive=True, mixed=True
+        ),
         Suite("merge", "merge-v1", 3_200_000_000),
         Suite("recorded", "recorded", 0),
     )

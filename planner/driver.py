@@ -80,6 +80,11 @@ class PolicyDriver(ReactiveDriver):
     def reset(self, scene: TrafficState, road: Road, goal: Goal) -> None:
         self._lane, self._steps = None, 0
 
+    @property
+    def chosen_lane(self) -> Tensor | None:
+        """The lane that each ego steers for, `(batch,)`; None before it has chosen."""
+        return self._lane
+
     def _noise(self) -> torch.Generator:
         """Noise of this moment: the same whatever was imagined before, and for whichever episodes it was."""
         return torch.Generator(self.device).manual_seed(self.seed + self._steps)

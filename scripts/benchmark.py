@@ -283,7 +283,14 @@ class Benchmark:
 
     def _source(self, suite: Suite, simulator: str = "batched") -> TrafficSource:
         highway = HighwayConfig(
-            suite.vehicles, suite.lanes, suite.density, suite.duration_s, suite.desired_speed_mps, simulator
+            suite.vehicles,
+            suite.lanes,
+            suite.density,
+            suite.duration_s,
+            suite.desired_speed_mps,
+            suite.reactive,
+            suite.mixed,
+            simulator,
         )
         config = self.config
         data = tuple(config.data) if suite.environment == RECORDED else ()

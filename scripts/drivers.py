@@ -41,6 +41,9 @@ class HighwayConfig:
         density: Of the traffic at the start, highway-env's measure; 0: its own, 1.
         duration_s: Length of an episode, s.
         desired_speed_mps: Speed the ego is asked for, m/s.
+        reactive: Others see the ego's target speed and the lane that it steers for, as they see each other's: they cut
+            in ahead of it and give way to it. highway-env's own cars do neither for an ego with continuous controls.
+        mixed: Others differ in following and changing lanes, from timid to aggressive.
         simulator: Who simulates: batched (tensors, many episodes at once) or highway-env; equal but for last bits.
     """
 
@@ -49,6 +52,8 @@ class HighwayConfig:
     density: float = 0.0
     duration_s: float = 30.0
     desired_speed_mps: float = 30.0
+    reactive: bool = False
+    mixed: bool = False
     simulator: str = "batched"
 
     def __post_init__(self) -> None:
@@ -93,6 +98,8 @@ class TrafficSource:
             "density": self.highway.density or None,
             "duration_s": self.highway.duration_s,
             "desired_speed_mps": self.highway.desired_speed_mps,
+            "reactive": self.highway.reactive,
+            "mixed": self.highway.mixed,
         }
         if self.highway.simulator == "batched" and self.environment in BATCHED:
             return BatchedHighwayTraffic(self.environment, **given, device=self.device)

@@ -143,9 +143,11 @@ class Workers:
 
     def _result(self, worker: _Worker) -> Any:
         try:
-            file: Path = worker.tasks.recv()
+            file: Path | OSError = worker.tasks.recv()
         except (EOFError, ConnectionResetError):
             self._was_killed(worker)
+        if isinstance(file, OSError):
+            raise file  # it could not be written: a full disk
         result, error, there = pickle.loads(file.read_bytes())
         file.unlink()
         if error is not None:
@@ -179,8 +181,14 @@ def _serve(tasks: Connection, folder: Path) -> None:
             outcome = (function(item), None, "")
         except Exception as error:
             outcome = (None, error, traceback.format_exc())
-        file.write_bytes(_pickled(outcome))
-        tasks.send(file)
+        try:
+            file.write_bytes(_pickled(outcome))
+        except OSError as error:
+            file = error
+        try:
+            tasks.send(file)
+        except OSError:
+            return  # nobody is there any more
 
 
 def _pickled(outcome: tuple[Any, BaseException | None, str]) -> bytes:

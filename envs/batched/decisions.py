@@ -12,21 +12,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from envs.batched.elementary import asin, atan, tan
-from envs.batched.lanes import NO_LANE, Lanes, wrap_to_pi
+from envs.batched.lanes import NO_LANE, Lanes
+from envs.batched.laws import TAU_PURSUIT_S, desired_gap, free_acceleration, lane_steering, worth_changing
 from envs.batched.places import Few, anywhere, places_of
 from envs.batched.scene import Scene
-from envs.batched.situation import Situation, behind, closing_speed, desired_gap, free_acceleration, not_zero
+from envs.batched.situation import Situation, behind, closing_speed
 
 MAX_ACCELERATION_MPS2 = 6.0
 LANE_CHANGE_DELAY_S = 1.0
 LANE_CHANGE_MIN_SPEED_MPS = 1.0
 
 TAU_ACCELERATION_S = 0.6
-TAU_HEADING_S = 0.2
-TAU_LATERAL_S = 0.6
-TAU_PURSUIT_S = 0.5 * TAU_HEADING_S
 MAX_STEERING_RAD = math.pi / 3
+MOST_SLIP_SINE = 0.9
 HALF_LENGTH_M = 2.5
 
 
@@ -36,14 +34,9 @@ def steering_towards(scene: Scene, lanes: Lanes, target: Tensor) -> Tensor:
     lane_heading = lanes.heading(scene.x_m + scene.speed_mps * TAU_PURSUIT_S, target)
 
     def steering(speed: Tensor, across: Tensor, heading: Tensor) -> tuple[Tensor]:
-        speed = not_zero(speed)
-        lateral_speed = -1 / TAU_LATERAL_S * across
-        wanted = asin((lateral_speed / speed).clamp(-1.0, 1.0)).clamp(-math.pi / 4, math.pi / 4)
-        heading_rate = 1 / TAU_HEADING_S * wrap_to_pi(lane_heading + wanted - heading)
-        # highway-env clips at 1; from 0.66 on the steering is at its limit, and float32 gives tan(asin(1)) the wrong
-        # sign (full_like: torch takes a number over a tensor as a product with the reciprocal, which rounds otherwise)
-        slip = asin((torch.full_like(speed, HALF_LENGTH_M) / speed * heading_rate).clamp(-0.9, 0.9))
-        return (atan(2 * tan(slip)).clamp(-MAX_STEERING_RAD, MAX_STEERING_RAD),)
+        # full_like: torch takes a number over a tensor as a product with the reciprocal, which rounds otherwise
+        half_length = torch.full_like(speed, HALF_LENGTH_M)
+        return (lane_steering(speed, across, heading, lane_heading, half_length, MOST_SLIP_SINE, MAX_STEERING_RAD),)
 
     across = lanes.across(scene.x_m, scene.y_m, target)
     # who is on the centre line of a straight lane, and points along it, does not steer
@@ -116,7 +109,7 @@ def _mobil(now: Situation, asking: Tensor) -> Tensor:
         drivers = now.drivers.of(asking[may])
         imposed, felt = _on_followers(now, asking[may], beside[may])
         gain = gain + drivers.politeness * felt if polite else gain
-        changes = may[(gain >= drivers.least_gain_mps2) & (imposed >= -drivers.most_imposed_mps2)]
+        changes = may[worth_changing(gain, imposed, drivers)]
         wanted = wanted.scatter(0, changes, beside[changes])
     return wanted
 

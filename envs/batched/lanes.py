@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from highway_env.road.lane import SineLane, StraightLane
 from torch import Tensor
 
 from envs.batched.elementary import atan, cos, sin
+from envs.batched.laws import wrap_to_pi
 from worldmodel.errors import InputError
 
 if TYPE_CHECKING:
@@ -217,11 +217,6 @@ class Lanes:
             return target
         ended = self.along(x_m, target) > self.length_m[target] - CAR_LENGTH_M / 2
         return torch.where(ended, self.following[target], target)
-
-
-def wrap_to_pi(angle_rad: Tensor) -> Tensor:
-    """`utils.wrap_to_pi`: within [-pi, pi)."""
-    return torch.remainder(angle_rad + np.pi, 2 * np.pi) - np.pi
 
 
 def _following(network: RoadNetwork, name: tuple[str, str, int]) -> tuple[str, str, int]:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from envs.batched.lanes import CAR_LENGTH_M, Lanes, wrap_to_pi
+from envs.batched.lanes import CAR_LENGTH_M, Lanes
+from envs.batched.laws import wrap_to_pi
 from envs.batched.scene import Scene
 from worldmodel.errors import InputError
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from envs.batched.collisions import collide
 from envs.batched.decisions import TAU_ACCELERATION_S, choose_lanes, idm_actions, steering_towards
-from envs.batched.driver_parameters import HIGHWAY_ENV
+from envs.batched.driver_parameters import HIGHWAY_ENV, DriverParameters
 from envs.batched.dynamics import move
 from envs.batched.first_scene import first_scene, widened
 from envs.batched.lanes import Lanes
@@ -69,6 +69,7 @@ class BatchedHighway:
         network: highway-env's road network.
         lanes: The road.
         scene: The state of all episodes.
+        drivers: Everybody's IDM and MOBIL: highway-env's, unless others are put there after a reset.
         time_s: `(episode,)` float64, since each episode began.
 
     Raises:
@@ -102,6 +103,7 @@ class BatchedHighway:
         self.frame_s = 1 / self.config["simulation_frequency"]
         self.step_s = 1 / self.config["policy_frequency"]
         self.scene: Scene
+        self.drivers = HIGHWAY_ENV
         self.speed_index = torch.zeros(0, dtype=torch.long)
         self.time_s = torch.zeros(0, dtype=torch.float64)
 
@@ -152,6 +154,23 @@ class BatchedHighway:
         self.scene = self._simulate(_driven(self.scene, acceleration_mps2, steering_rad))
         return self.scene
 
+    def show(self, target_lane: Tensor, target_speed_mps: Tensor) -> None:
+        """Let the others see where the ego is going, `(episode,)` each: a `ControlledVehicle` that is driven by hand.
+
+        Without it an ego with continuous controls has a target speed of 0 m/s, before which no car ever changes lane,
+        and no target lane, for which no car ever breaks off its own lane change.
+        """
+        scene = self.scene
+
+        def with_ego(values: Tensor, own: Tensor) -> Tensor:
+            return torch.cat([own.to(values)[:, None], values[:, 1:]], 1)
+
+        self.scene = scene.but(
+            target_lane=with_ego(scene.target_lane, target_lane),
+            target_speed_mps=with_ego(scene.target_speed_mps, target_speed_mps),
+            aims=with_ego(scene.aims, torch.ones_like(scene.aims[:, 0])),
+        )
+
     @property
     def on_road(self) -> Tensor:
         """Bool `(episode,)`: the ego's centre is on its lane."""
@@ -166,7 +185,9 @@ class BatchedHighway:
 
     def _simulate(self, scene: Scene) -> Scene:
         for _ in range(self.frames):
-            scene = advance(scene, self.lanes, self.frame_s, self.ego_only, len(self.obstacles))
+            scene = advance(
+                scene, self.lanes, self.frame_s, self.ego_only, len(self.obstacles), self.drivers, self.discrete
+            )
         return scene
 
     def _meta_action(self, scene: Scene, action: Tensor) -> Scene:
@@ -228,16 +249,34 @@ class BatchedHighway:
         return scene, speed_index
 
 
-def advance(scene: Scene, lanes: Lanes, dt_s: float, ego_only: bool = False, obstacles: int = 0) -> Scene:
-    """One frame: everyone decides, everyone moves, then who touches whom (`Road.act`, `Road.step`)."""
-    now = Situation.of(scene, lanes, HIGHWAY_ENV)
+def advance(
+    scene: Scene,
+    lanes: Lanes,
+    dt_s: float,
+    ego_only: bool = False,
+    obstacles: int = 0,
+    drivers: DriverParameters = HIGHWAY_ENV,
+    by_meta_actions: bool = True,
+) -> Scene:
+    """One frame: everyone decides, everyone moves, then who touches whom (`Road.act`, `Road.step`).
+
+    Args:
+        scene: The frame before.
+        lanes: The road.
+        dt_s: Its length, s.
+        ego_only: Only collisions of the ego are looked for.
+        obstacles: Number of obstacles; they are the last agents.
+        drivers: Everybody's IDM and MOBIL.
+        by_meta_actions: An ego with a target lane and speed steers for them by itself.
+    """
+    now = Situation.of(scene, lanes, drivers)
     target, timer = choose_lanes(now)
     follows = scene.idm & ~scene.crashed
     acceleration = torch.where(follows, idm_actions(now, target, scene.idm), scene.acceleration_mps2)
     controller = steering_towards(scene, lanes, target)
     steering = torch.where(follows, controller, scene.steering_rad)
     ego = scene.aims & ~scene.idm
-    if anywhere(ego):  # with meta-actions: `ControlledVehicle.act`
+    if by_meta_actions and anywhere(ego):  # with meta-actions: `ControlledVehicle.act`
         acceleration = torch.where(
             ego, 1 / TAU_ACCELERATION_S * (scene.target_speed_mps - scene.speed_mps), acceleration
         )

@@ -11,16 +11,11 @@ import torch
 from torch import Tensor
 
 from envs.batched.driver_parameters import DriverParameters
-from envs.batched.elementary import cos, power, sin
+from envs.batched.elementary import cos, sin
 from envs.batched.lanes import Lanes
+from envs.batched.laws import free_acceleration, interaction, not_zero
 from envs.batched.neighbours import LaneOrder
 from envs.batched.scene import Scene
-
-
-def not_zero(value: Tensor, least: float = 1e-2) -> Tensor:
-    """`value`, kept `least` away from zero on its side (`utils.not_zero`); zero, -0.0 too, counts as positive."""
-    side = value.new_ones(()).copysign(value.detach() + 0.0)
-    return value.abs().clamp_min(least) * side
 
 
 class Motion:
@@ -57,22 +52,6 @@ class Motion:
     def of(self, episode: Tensor, agent: Tensor) -> Tensor:
         """The columns `(7, k)` of some agents, who may be nobody."""
         return self.columns.gather(1, (episode * (self.agents + 1) + agent).expand(len(self.columns), -1))
-
-
-def desired_gap(speed: Tensor, closing: Tensor, drivers: DriverParameters) -> Tensor:
-    """IDM's d* = d0 + T v + v Δv / (2 sqrt(a b)), m."""
-    return drivers.jam_distance_m + speed * drivers.time_gap_s + speed * closing / drivers.closing_mps2
-
-
-def free_acceleration(speed: Tensor, desired: Tensor, exponent: Tensor, drivers: DriverParameters) -> Tensor:
-    """IDM's a (1 - (v / v0)^δ), m/s²: with nobody ahead."""
-    return drivers.comfort_acceleration_mps2 * (1 - power(speed.clamp_min(0.0) / desired, exponent))
-
-
-def interaction(speed: Tensor, closing: Tensor, distance: Tensor, drivers: DriverParameters) -> Tensor:
-    """IDM's a (d* / d)², m/s²: how much a leader takes off; nothing where `distance` is infinite."""
-    gap = (desired_gap(speed, closing, drivers) / not_zero(distance)) ** 2
-    return drivers.comfort_acceleration_mps2 * gap
 
 
 def closing_speed(who: Tensor, other: Tensor) -> Tensor:

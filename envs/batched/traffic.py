@@ -8,15 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from envs.batched.mixed import mix_drivers
 from envs.batched.scene import Scene
 from envs.batched.simulator import SPAWNS, BatchedHighway
+from envs.drivers.intents import Intents
 from envs.highway import ENDLESS, check_desired_speed, scenario_of, start_of
-from envs.highway_road import road_of, through_lanes
+from envs.highway_road import ThroughLane, road_of, through_lanes
 from envs.highway_simulator import MAX_ACCELERATION_MPS2, MAX_BRAKING_MPS2
 from envs.lockstep import LockstepStart, LockstepStep
 from worldmodel.errors import InputError
 from worldmodel.kinematics import MAX_STEERING_RAD
-from worldmodel.road import Road
+from worldmodel.road import NO_LANE, Road
 from worldmodel.traffic import Controls, TrafficState
 
 BATCHED = tuple(SPAWNS)  # the environments that it has
@@ -29,7 +31,7 @@ class BatchedHighwayTraffic:
 
     Args:
         environment: One of `BATCHED`.
-        vehicles, lanes, density, duration_s, dt_s, desired_speed_mps: As for `HighwayTraffic`.
+        vehicles, lanes, density, duration_s, dt_s, desired_speed_mps, reactive, mixed: As for `HighwayTraffic`.
         dtype: float64 is equal to highway-env, float32 faster.
         device: Where to run.
 
@@ -46,6 +48,8 @@ class BatchedHighwayTraffic:
         duration_s: float = 30.0,
         dt_s: float = 0.1,
         desired_speed_mps: float = 30.0,
+        reactive: bool = False,
+        mixed: bool = False,
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -53,7 +57,11 @@ class BatchedHighwayTraffic:
         self.scenario = scenario_of(environment, vehicles, lanes, density, duration_s, dt_s)
         self.simulator = BatchedHighway(environment, self.scenario.highway_config(), dtype, device)
         self.desired_speed_mps, self.name, self.dt_s = desired_speed_mps, environment, dt_s
-        self._road = road_of(through_lanes(self.simulator.network)).to(device)
+        self.reactive, self.mixed = reactive, mixed
+        through = through_lanes(self.simulator.network)
+        self._road = road_of(through).to(device)
+        self._segment = self._segments(through)
+        self._announced: Tensor | None = None
         self._ended = torch.zeros(0, dtype=torch.bool)
         self._steps = 0
 
@@ -61,11 +69,14 @@ class BatchedHighwayTraffic:
         """Another process gets the same traffic, not the episodes that run here."""
         of, simulator = self.scenario, self.simulator
         given = (of.environment, of.vehicles, of.lanes, of.density, of.duration_s, of.dt_s, self.desired_speed_mps)
-        return type(self), (*given, simulator.dtype, str(simulator.device))
+        return type(self), (*given, self.reactive, self.mixed, simulator.dtype, str(simulator.device))
 
     def reset(self, seeds: Sequence[int]) -> LockstepStart:
         """Start one episode per seed of highway-env."""
         self.simulator.reset([int(seed) for seed in seeds])
+        if self.mixed:
+            mix_drivers(self.simulator, seeds)
+        self._announced = None
         self._ended = torch.zeros(len(seeds), dtype=torch.bool, device=self.simulator.device)
         self._steps = 0
         return start_of(self._state(), Road.batch([self._road] * len(seeds)), self.desired_speed_mps, seeds)
@@ -75,6 +86,8 @@ class BatchedHighwayTraffic:
         if controls is None:
             raise InputError(f"driver 'human': {self.name} has no recorded ego; drive it with another driver")
         simulator, before = self.simulator, self.simulator.scene
+        if self.reactive:
+            simulator.show(self._target_lane(), torch.full_like(before.x_m[:, 0], self.desired_speed_mps))
         acceleration, steering = held(controls, before, self.dt_s)
         scene = simulator.drive(acceleration, -steering)
         simulator.scene = before.where(self._ended, scene) if bool(self._ended.any()) else scene
@@ -98,6 +111,39 @@ class BatchedHighwayTraffic:
             completed,
             timed_out,
         )
+
+    def announce(self, lane: Tensor | None) -> None:
+        """The lane of the road `(batch,)` that the ego steers for, which others see where the traffic is reactive."""
+        self._announced = lane
+
+    def intents(self) -> Intents:
+        """What everyone in fact is about to do; of the road's lanes, `(batch, agent)`."""
+        scene, lanes = self.simulator.scene, self.simulator.lanes
+        through = torch.empty(lanes.count, dtype=torch.long, device=self.simulator.device)
+        for number, segments in enumerate(self._segment):
+            through[segments[segments != NO_LANE]] = number
+        limit = lanes.limit_mps.take(scene.lane)
+        dtype = torch.get_default_dtype()
+        return Intents(through[scene.target_lane], scene.target_speed_mps.minimum(limit).clamp_min(0.0).to(dtype))
+
+    def _segments(self, through: Sequence[ThroughLane]) -> Tensor:
+        """Long `(lane, segment)`: the simulator's lane for each of the road's lanes and each stretch of road."""
+        lanes = self.simulator.lanes
+        place = {name: number for number, name in enumerate(lanes.names)}
+        table = torch.full((len(through), int(lanes.edge.max()) + 1), NO_LANE, device=self.simulator.device)
+        for number, lane in enumerate(through):
+            for name in lane.segments:
+                table[number, lanes.edge[place[name]]] = place[name]
+        return table
+
+    def _target_lane(self) -> Tensor:
+        """The simulator's lane that the ego steers for, `(episode,)`: the one announced, where it runs beside it."""
+        own = self.simulator.scene.lane[:, 0]
+        if self._announced is None:
+            return own
+        wanted = self._announced.to(own.device)
+        there = self._segment[wanted.clamp_min(0), self.simulator.lanes.edge[own]]
+        return torch.where((wanted == NO_LANE) | (there == NO_LANE), own, there)
 
     def _state(self) -> TrafficState:
         return state_of(self.simulator.scene, len(self.simulator.obstacles), torch.get_default_dtype())

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
+from envs.batched.driver_parameters import DriverParameters
+from envs.batched.laws import desired_gap, free_acceleration, interaction, worth_changing
+from envs.drivers.intents import Intents, IntentSource, observed_intents
 from envs.drivers.lanes_beside import runs_beside, touches
 from envs.drivers.steering import lane_keeping_steering
-from envs.neighbours import agent_at, lane_neighbours, nearest_agents, single_lane
+from envs.neighbours import agent_at, lane_neighbours, nearest, pick_agents, single_lane
 from worldmodel.errors import InputError
 from worldmodel.road import NO_LANE, Road
 from worldmodel.traffic import Controls, Goal, TrafficState
@@ -27,7 +31,9 @@ class IDMConfig:
         jam_gap_m: Gap from bumper to bumper in a jam, m (highway-env: 10 m from centre to centre of 5 m cars).
         time_gap_s: Time gap to the leader, s.
         exponent: Of the speed, on a free road.
+        desired_speed_mps: Speed it wants whatever it is asked for, m/s; 0: what it is asked for.
         change_lanes: Whether to change lanes by MOBIL.
+        yields: Whether to break off a lane change for a vehicle just ahead that is bound for the same lane.
         politeness: Weight of the followers' gain in a lane change, 0 to 1.
         least_gain_mps2: A lane change must gain this, m/s^2.
         most_imposed_braking_mps2: ... and impose no more than this braking on the new follower, m/s^2 (positive).
@@ -43,7 +49,9 @@ class IDMConfig:
     jam_gap_m: float = 5.0
     time_gap_s: float = 1.5
     exponent: float = 4.0
+    desired_speed_mps: float = 0.0
     change_lanes: bool = True
+    yields: bool = True
     politeness: float = 0.0
     least_gain_mps2: float = 0.2
     most_imposed_braking_mps2: float = 2.0
@@ -56,107 +64,143 @@ class IDMConfig:
         for name in ("acceleration_mps2", "braking_mps2", "most_mps2", "dt_s", "considered", "decide_every_s"):
             if getattr(self, name) <= 0:
                 raise InputError(f"idm.{name}: expected more than 0, got {getattr(self, name)}")
+        for name in ("jam_gap_m", "time_gap_s", "desired_speed_mps", "politeness", "most_imposed_braking_mps2"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"idm.{name}: expected 0 or more, got {getattr(self, name)}")
 
 
 class IDMDriver:
-    """IDM along the lane, MOBIL between lanes, highway-env's steering.
+    """IDM along the lane, MOBIL between lanes, highway-env's steering and its rule for giving way in a lane change.
 
-    acceleration = a (1 - (v / v0)^4 - (d* / d)^2), d* = d0 + v T + v dv / (2 sqrt(a b)), with d from centre to centre,
-    d0 the jam gap and half of both lengths, dv the closing speed along the vehicle's heading.
-    A closed end of its lane (a ramp that runs out) is a vehicle that stands there.
-    Sources: Treiber, Hennecke, Helbing 2000; Kesting, Treiber, Helbing 2007; highway-env `vehicle/behavior.py`. Unlike
-    there, the wish of another vehicle is not known: its present speed stands for it. Nor are the lanes that others are
-    about to change to, so a lane change is not broken off for them.
+    highway-env's `IDMVehicle`, where both know the same: a test drives whole episodes with each and compares them. The
+    laws are those of `envs.batched.laws`, here on any road, with vehicles of any length and ends of lanes: a closed
+    end (a ramp that runs out) is a vehicle that stands there.
+
+    What others want is not known to a driver: their drift tells the lane that they are bound for, and their present
+    speed stands for the one that they want (`observed_intents`).
 
     Args:
-        config: The parameters; None: highway-env's.
-        desired_speed_mps: Speed it wants whatever the goal says, m/s; None: the goal's. A lane's limit holds for both.
+        config: The parameters; several: one for each episode, in turn.
+        desired_speed_mps: Speed it wants whatever the goal says, m/s; None: the config's, else the goal's. A lane's
+            limit holds for all.
+        intents: Who tells what others are about to do.
     """
 
     name = "idm"
     history_steps = 1
 
-    def __init__(self, config: IDMConfig | None = None, desired_speed_mps: float | None = None) -> None:
+    def __init__(
+        self,
+        config: IDMConfig | Sequence[IDMConfig] | None = None,
+        desired_speed_mps: float | None = None,
+        intents: IntentSource = observed_intents,
+    ) -> None:
         if desired_speed_mps is not None and not 0 < desired_speed_mps < math.inf:
             raise InputError(f"desired_speed_mps: expected a speed above zero, got {desired_speed_mps}")
-        self.config, self.desired_speed_mps = config or IDMConfig(), desired_speed_mps
+        configs = [config or IDMConfig()] if config is None or isinstance(config, IDMConfig) else list(config)
+        if desired_speed_mps is not None:
+            configs = [replace(each, desired_speed_mps=desired_speed_mps) for each in configs]
+        self.configs, self.intents = configs, intents
+
+    @property
+    def chosen_lane(self) -> Tensor:
+        """The lane that each ego steers for, `(batch,)`: others may see it."""
+        return self._lane
 
     def reset(self, scene: TrafficState, road: Road, goal: Goal) -> None:
         self._lane: Tensor = road.project(scene.position_m[:, :1]).lane[:, 0]
-        # highway-env staggers the decisions of its vehicles; an ego has its first thought a whole interval in
-        self._since_s = torch.zeros_like(scene.speed_mps[:, 0])
+        self._own = _Own.of(self.configs, scene.speed_mps[:, 0])
+        # highway-env staggers the decisions of its vehicles by where they are; its y points to the right
+        place = (scene.position_m[:, 0, 0] - scene.position_m[:, 0, 1]).double()
+        self._since_s = torch.remainder(place * math.pi, self._own.decide_every_s)
 
     def act(self, history: TrafficState, road: Road, goal: Goal) -> Controls:
-        config = self.config
-        if self.desired_speed_mps is not None:
-            goal = replace(goal, desired_speed_mps=torch.full_like(goal.desired_speed_mps, self.desired_speed_mps))
-        scene = nearest_agents(history[:, -1], config.considered)
+        config, own_speed = self._own, self._own.desired_speed_mps
+        goal = replace(goal, desired_speed_mps=torch.where(own_speed > 0, own_speed, goal.desired_speed_mps))
+        everyone = history[:, -1]
+        agents = nearest(everyone, max(each.considered for each in self.configs))
+        scene = pick_agents(everyone, agents)
         ego = scene[:, 0]
         own = road.project(ego.position_m[:, None]).lane[:, 0]
         # who has come past the end of a lane follows the one it is on now
         self._lane = torch.where(runs_beside(scene, road, self._lane), self._lane, own)
-        if config.change_lanes:
-            self._decide(scene, road, goal, own)
-        self._since_s = self._since_s + config.dt_s
+        changing = self._lane != own
+        intents = self.intents(everyone, road).map(lambda values: values.gather(1, agents))
+        if bool((changing & config.yields).any()):
+            self._yield(scene, road, own, changing & config.yields, intents)
+        self._decide(scene, road, goal, own, changing, intents)
+        self._since_s = self._since_s + self.configs[0].dt_s
         steering = lane_keeping_steering(ego, road, self._lane)
-        acceleration = self._acceleration_on(scene, road, goal, own)
+        acceleration = self._acceleration_on(scene, road, goal, own, own)
         # while changing lanes, both the old and the new leader count
         changing = self._lane != own
         if changing.any():
-            there = self._acceleration_on(scene, road, goal, self._lane)
+            there = self._acceleration_on(scene, road, goal, self._lane, own)
             acceleration = torch.where(changing, torch.minimum(acceleration, there), acceleration)
-        return Controls(acceleration.clamp(-config.most_mps2, config.most_mps2), steering)
+        return Controls(acceleration.maximum(-config.most_mps2).minimum(config.most_mps2), steering)
 
-    def _decide(self, scene: TrafficState, road: Road, goal: Goal, own: Tensor) -> None:
+    def _yield(self, scene: TrafficState, road: Road, own: Tensor, changing: Tensor, intents: Intents) -> None:
+        """Break off a lane change for a vehicle ahead, within the desired gap, that changes to the same lane."""
+        ego = scene.map(lambda values: values[:, :1])
+        ahead_m = single_lane(road, own).project(scene.position_m).along_m
+        ahead_m = ahead_m - ahead_m[:, :1]
+        closing = ((ego.velocity_mps - scene.velocity_mps) * ego.direction).sum(-1)
+        wanted = desired_gap(ego.speed_mps, closing, self._towards(ego, scene, each=True))
+        there = road.project(scene.position_m).lane
+        rival = scene.valid & (intents.lane == self._lane[:, None]) & (there != self._lane[:, None])
+        rival &= (ahead_m > 0) & (ahead_m < wanted)
+        rival[:, 0] = False
+        self._lane = torch.where(changing & rival.any(1), own, self._lane)
+
+    def _decide(
+        self, scene: TrafficState, road: Road, goal: Goal, own: Tensor, changing: Tensor, intents: Intents
+    ) -> None:
         """MOBIL, once every `decide_every_s`, for those who are not changing lanes already."""
-        config = self.config
-        settled = self._lane == own
-        think = settled & (self._since_s > config.decide_every_s - 1e-6)
+        config = self._own
+        think = ~changing & config.change_lanes & (self._since_s > config.decide_every_s)
         if not think.any():
             return
         self._since_s = torch.where(think, 0.0, self._since_s)
-        think = think & (scene.speed_mps[:, 0] >= config.least_speed_mps)
-        staying = self._acceleration_on(scene, road, goal, own)
+        think = think & (scene.speed_mps[:, 0].abs() >= config.least_speed_mps)
+        staying = self._acceleration_on(scene, road, goal, own, own)
         chosen = self._lane
         for side in ("left", "right"):
             lane = road.neighbour(own[:, None], side)[:, 0]
-            gain, imposed = self._mobil(scene, road, goal, lane, staying, own)
+            gain, imposed = self._mobil(scene, road, goal, lane, staying, own, intents)
             go = think & (lane != NO_LANE) & runs_beside(scene, road, lane) & touches(scene, road, lane, own)
-            go = go & (imposed >= -config.most_imposed_braking_mps2) & (gain >= config.least_gain_mps2)
-            chosen = torch.where(go, lane, chosen)
+            chosen = torch.where(go & worth_changing(gain, imposed, config.drivers), lane, chosen)
         self._lane = chosen
 
     def _mobil(
-        self, scene: TrafficState, road: Road, goal: Goal, lane: Tensor, staying: Tensor, own: Tensor
+        self, scene: TrafficState, road: Road, goal: Goal, lane: Tensor, staying: Tensor, own: Tensor, intents: Intents
     ) -> tuple[Tensor, Tensor]:
-        """What a change to `lane` gains, and the acceleration it leaves to the new follower, m/s^2."""
+        """What a change to `lane` gains, and the acceleration it leaves to the new follower, m/s^2.
+
+        Followers are taken to drive by the ego's parameters, as highway-env's cars do.
+        """
         ego = scene[:, 0]
         near = lane_neighbours(scene, road, lane)
         follower, leader = agent_at(scene, near.follower), agent_at(scene, near.leader)
-        gain = self._acceleration_on(scene, road, goal, lane) - staying
-        wish = self._wish(follower)
+        wish = _at(intents.desired_speed_mps, near.follower)
+        gain = self._acceleration_on(scene, road, goal, lane, own) - staying
         behind_ego = self._acceleration(follower, wish, ego, near.follower_distance_m)
         imposed = torch.where(follower.valid, behind_ego, 0.0)
-        if self.config.politeness:
+        if self._own.drivers.polite:
             gap = near.follower_distance_m + near.leader_distance_m
             before = self._acceleration(follower, wish, leader, gap)
             old = lane_neighbours(scene, road, own)
             behind, ahead = agent_at(scene, old.follower), agent_at(scene, old.leader)
-            freed = self._acceleration(
-                behind, self._wish(behind), ahead, old.follower_distance_m + old.leader_distance_m
-            ) - self._acceleration(behind, self._wish(behind), ego, old.follower_distance_m)
+            wish = _at(intents.desired_speed_mps, old.follower)
+            freed = self._acceleration(behind, wish, ahead, old.follower_distance_m + old.leader_distance_m)
+            freed = freed - self._acceleration(behind, wish, ego, old.follower_distance_m)
             others = torch.where(follower.valid, behind_ego - before, 0.0) + torch.where(behind.valid, freed, 0.0)
-            gain = gain + self.config.politeness * others
+            gain = gain + self._own.drivers.politeness * others
         return gain, imposed
 
-    @staticmethod
-    def _wish(vehicle: TrafficState) -> Tensor:
-        return vehicle.speed_mps
-
-    def _acceleration_on(self, scene: TrafficState, road: Road, goal: Goal, lane: Tensor) -> Tensor:
-        """The ego's acceleration if it drove on `lane`, `(batch,)`."""
+    def _acceleration_on(self, scene: TrafficState, road: Road, goal: Goal, lane: Tensor, own: Tensor) -> Tensor:
+        """The ego's acceleration if it drove on `lane`, `(batch,)`; the limit is that of its own lane."""
         ego = scene[:, 0]
-        limit = road.speed_limit(lane.clamp_min(0)[:, None])[:, 0]
+        limit = road.speed_limit(own.clamp_min(0)[:, None])[:, 0]
         wish = torch.minimum(goal.desired_speed_mps, torch.where(limit > 0, limit, torch.inf))
         near = lane_neighbours(scene, road, lane)
         following = self._acceleration(ego, wish, agent_at(scene, near.leader), near.leader_distance_m)
@@ -177,12 +221,57 @@ class IDMDriver:
         self, vehicle: TrafficState, wish_mps: Tensor, leader: TrafficState, distance_m: Tensor
     ) -> Tensor:
         """IDM, `(batch,)`; an invalid leader is none."""
-        config = self.config
-        speed = vehicle.speed_mps
-        free = config.acceleration_mps2 * (1 - (speed / wish_mps.clamp_min(0.01)).pow(config.exponent))
+        drivers = self._towards(vehicle, leader)
         closing = ((vehicle.velocity_mps - leader.velocity_mps) * vehicle.direction).sum(-1)
-        jam_m = config.jam_gap_m + (vehicle.length_m + leader.length_m) / 2
-        comfort = 2 * (config.acceleration_mps2 * config.braking_mps2) ** 0.5
-        wanted = jam_m + speed * config.time_gap_s + speed * closing / comfort
+        free = free_acceleration(vehicle.speed_mps, wish_mps.clamp_min(0.01), self._own.exponent, drivers)
         distance = torch.where(leader.valid, distance_m, torch.inf).clamp_min(0.01)
-        return free - config.acceleration_mps2 * (wanted / distance).pow(2)
+        return free - interaction(vehicle.speed_mps, closing, distance, drivers)
+
+    def _towards(self, vehicle: TrafficState, leader: TrafficState, each: bool = False) -> DriverParameters:
+        """The parameters, their jam distance from centre to centre of these two."""
+        drivers = self._own.drivers
+        if each:
+            drivers = drivers.map(lambda values: values[:, None])
+        return replace(drivers, jam_distance_m=drivers.jam_distance_m + (vehicle.length_m + leader.length_m) / 2)
+
+
+@dataclass(frozen=True)
+class _Own:
+    """The parameters of each episode's driver, `(batch,)`; `drivers.jam_distance_m` from bumper to bumper."""
+
+    drivers: DriverParameters
+    exponent: Tensor
+    most_mps2: Tensor
+    desired_speed_mps: Tensor
+    change_lanes: Tensor
+    yields: Tensor
+    decide_every_s: Tensor
+    least_speed_mps: Tensor
+
+    @staticmethod
+    def of(configs: Sequence[IDMConfig], like: Tensor) -> _Own:
+        """Those of `configs`, one for each episode in turn; `like (batch,)`."""
+
+        def tensor(name: str, dtype: torch.dtype) -> Tensor:
+            values = torch.tensor([float(getattr(config, name)) for config in configs], dtype=dtype)
+            return values.repeat(-(-len(like) // len(configs)))[: len(like)].to(like.device)
+
+        own = {field.name: tensor(field.name, like.dtype) for field in fields(_Own) if field.name != "drivers"}
+        for name in ("change_lanes", "yields"):
+            own[name] = own[name] > 0
+        own["decide_every_s"] = tensor("decide_every_s", torch.float64)
+        drivers = DriverParameters(
+            time_gap_s=tensor("time_gap_s", like.dtype),
+            jam_distance_m=tensor("jam_gap_m", like.dtype),
+            comfort_acceleration_mps2=tensor("acceleration_mps2", like.dtype),
+            comfort_braking_mps2=tensor("braking_mps2", like.dtype),
+            politeness=tensor("politeness", like.dtype) if any(config.politeness for config in configs) else 0.0,
+            least_gain_mps2=tensor("least_gain_mps2", like.dtype),
+            most_imposed_mps2=tensor("most_imposed_braking_mps2", like.dtype),
+        )
+        return _Own(drivers, **own)
+
+
+def _at(values: Tensor, agent: Tensor) -> Tensor:
+    """`values (batch, agent)` of one agent each; -1, nobody, gives what means nothing."""
+    return values.gather(1, agent.clamp_min(0)[:, None])[:, 0]

@@ -136,9 +136,9 @@ def test_mobil_does_not_change_into_an_occupied_gap():
 def test_mobil_thinks_once_a_second():
     driver = IDMDriver()
     free = scene((0, 0, 15), (20, 0, 5))
-    act(driver, free, Road.straight(2), steps=10)
+    act(driver, free, Road.straight(2), steps=11)  # ten tenths of a second are not more than a second
     assert driver._lane.item() == 0
-    act(driver, free, Road.straight(2), steps=11)
+    act(driver, free, Road.straight(2), steps=12)
     assert driver._lane.item() == 1
 
 

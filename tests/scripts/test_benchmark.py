@@ -17,6 +17,7 @@ import scripts.frontier
 from envs.closed_loop import ClosedLoopConfig
 from envs.drivers.idm import IDMConfig
 from envs.episode_file import read_config_hash
+from envs.recording_cast import VARIED_PARAMETERS
 from envs.results import frontier, mark_frontier, pool
 from envs.suites import SUITES
 from planner.energy import EnergyConfig
@@ -89,6 +90,9 @@ def test_suites_are_frozen():
     assert {name: suite.seeds(3) for name, suite in SUITES.items()} == {
         "highway": (3_000_000_000, 3_000_000_001, 3_000_000_002),
         "highway-dense": (3_100_000_000, 3_100_000_001, 3_100_000_002),
+        "highway-reactive": (3_300_000_000, 3_300_000_001, 3_300_000_002),
+        "highway-dense-reactive": (3_400_000_000, 3_400_000_001, 3_400_000_002),
+        "highway-mixed": (3_500_000_000, 3_500_000_001, 3_500_000_002),
         "merge": (3_200_000_000, 3_200_000_001, 3_200_000_002),
         "recorded": (0, 1, 2),
     }
@@ -101,6 +105,21 @@ def test_suites_are_frozen():
     assert scene.position_m[0, 0, [0, 1, 50], 0].tolist() == pytest.approx(FIRST_SCENE_M, abs=1e-3)
 
 
+def test_the_drivers_of_mixed_traffic_are_frozen_and_half_of_them_as_no_recording_has_them():
+    suite = SUITES["highway-mixed"]
+    highway = HighwayConfig(suite.vehicles, suite.lanes, suite.density, reactive=suite.reactive, mixed=suite.mixed)
+    traffic = TrafficSource(suite.environment, highway=highway).open()
+    traffic.reset(suite.seeds(40))
+    drivers = traffic.simulator.drivers
+    assert drivers.time_gap_s[0, :4].tolist() == pytest.approx(FIRST_GAPS_S, abs=1e-3)
+    seen = torch.ones_like(drivers.time_gap_s, dtype=torch.bool)
+    for name, (low, high) in VARIED_PARAMETERS.items():
+        values = getattr(drivers, name)
+        seen &= (values >= low) & (values <= high)
+    assert 0.4 < seen[:, 1:].double().mean() < 0.6
+
+
+FIRST_GAPS_S = [1.5, 1.568, 2.361, 1.48]
 FIRST_SCENE_M = [179.314, 193.251, 865.459]
 
 
@@ -382,7 +401,7 @@ def test_the_human_drives_only_where_somebody_was_recorded(tmp_path, short_suite
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--suite", "moon"], "suite: expected one of highway, highway-dense, merge, recorded; got 'moon'"),
+        (["--suite", "moon"], "suite: expected one of highway, highway-dense, highway-reactive, "),
         (["--suite", "recorded"], "data: the suite 'recorded' needs a recording store; give --data DIR"),
         (["--driver", "a=idm", "--driver", "b=idm"], "driver: expected each driver under one label only"),
         (["--driver", "x=policy:/nowhere"], "driver 'policy:/nowhere': no file or folder /nowhere"),

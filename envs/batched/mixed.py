@@ -1,0 +1,67 @@
+"""Traffic of different drivers, from timid to aggressive: what the suite `highway-mixed` drives in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from envs.batched.driver_parameters import HIGHWAY_ENV, DriverParameters
+
+if TYPE_CHECKING:
+    from envs.batched.simulator import BatchedHighway
+
+HIGHWAY_ENVS_NAMES = {  # of what `DriverParameters` calls otherwise
+    "time_gap_s": "TIME_WANTED",
+    "jam_distance_m": "DISTANCE_WANTED",
+    "comfort_acceleration_mps2": "COMFORT_ACC_MAX",
+    "comfort_braking_mps2": "COMFORT_ACC_MIN",  # negative there
+    "politeness": "POLITENESS",
+    "least_gain_mps2": "LANE_CHANGE_MIN_ACC_GAIN",
+    "most_imposed_mps2": "LANE_CHANGE_MAX_BRAKING_IMPOSED",
+}
+COLUMNS = ("speed_factor", *HIGHWAY_ENVS_NAMES)
+# least and greatest of each column, drawn evenly between. The first two lie within what `drivecast record` draws for
+# the others (`recording_cast.VARIED_PARAMETERS`), which a model may have seen; the last three lie outside of it.
+KINDS: dict[str, tuple[tuple[float, float], ...]] = {
+    "usual": ((0.9, 1.1), (1.2, 1.8), (9, 11), (2.5, 3.5), (5, 5), (0.0, 0.3), (0.2, 0.2), (2, 2)),
+    "varied": ((0.8, 1.2), (1.0, 2.0), (8, 12), (2.0, 4.0), (5, 5), (0.0, 0.5), (0.2, 0.2), (2, 2)),
+    "aggressive": ((1.1, 1.35), (0.5, 0.9), (6.5, 8), (3.5, 5.0), (5, 7), (0.0, 0.0), (0.05, 0.1), (3, 5)),
+    "timid": ((0.65, 0.85), (2.1, 3.0), (12, 16), (1.0, 1.8), (2, 4), (0.6, 1.0), (0.3, 0.6), (0.5, 1.5)),
+    # car-following as fitted to US-101 (configs/idm/fitted-us101.yaml), lane changes as there: rare
+    "us101": ((0.8, 1.1), (0.8, 1.6), (7, 10), (1.0, 2.0), (1.5, 3), (0.2, 0.5), (0.2, 0.4), (1.5, 3)),
+}
+SHARES = {"usual": 0.25, "varied": 0.25, "aggressive": 0.2, "timid": 0.15, "us101": 0.15}
+STREAM = 7_301  # keeps these draws apart from the scene's
+
+
+def draw_drivers(seed: int, others: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Parameters of the `others` of the episode `seed`, `(other,)` each, and the factors on their target speeds."""
+    draw = np.random.default_rng([seed, STREAM])
+    kinds = draw.choice(len(KINDS), others, p=[SHARES[kind] for kind in KINDS])
+    low, high = np.array(list(KINDS.values())).transpose(2, 0, 1)  # (kind, column) each
+    values = draw.uniform(low[kinds], high[kinds])
+    factor, *columns = values.T
+    return dict(zip(HIGHWAY_ENVS_NAMES, columns, strict=True)), factor
+
+
+def mix_drivers(simulator: BatchedHighway, seeds: Sequence[int]) -> None:
+    """Give the others of each episode their parameters, after a reset; the ego's are highway-env's."""
+    scene = simulator.scene
+    table = {
+        field.name: torch.full_like(scene.x_m, float(getattr(HIGHWAY_ENV, field.name)))
+        for field in fields(DriverParameters)
+    }
+    speed_factor = torch.ones_like(scene.x_m)
+    last = scene.x_m.shape[1] - len(simulator.obstacles)
+    for row, seed in enumerate(seeds):
+        count = int(scene.vehicle[row, 1:last].sum())
+        parameters, factor = draw_drivers(int(seed), count)
+        speed_factor[row, 1 : 1 + count] = torch.as_tensor(factor).to(speed_factor)
+        for name, values in parameters.items():
+            table[name][row, 1 : 1 + count] = torch.as_tensor(values).to(speed_factor)
+    simulator.scene = scene.but(target_speed_mps=scene.target_speed_mps * speed_factor)
+    simulator.drivers = DriverParameters(**table)
