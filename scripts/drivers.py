@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PLAIN_DRIVERS = ("idm", "constant-velocity", "idle", "human")
 TRAINED_BY = {"policy": "train-policy", "ppo": "train-baseline", "dqn": "train-baseline"}  # kind of KIND:PATH: the verb
 BASELINES = ("ppo", "dqn")
+IDM_FILE_MARK = "parameters of IDM and MOBIL"  # in files that `drivecast tune-idm` wrote
 RECORDED = "recorded"
 ENVIRONMENTS = (RECORDED, "highway-v0", "highway-fast-v0", "merge-v1")
 
@@ -110,9 +111,9 @@ def check_driver(name: str, environment: str) -> None:
     """Refuse, before anything is run, a driver that is not known or cannot drive there."""
     kind, _, value = name.partition(":")
     if kind == "idm" and name != "idm":
-        _desired_speed(name)
+        idm_of(name, IDMConfig())
     elif not (kind in TRAINED_BY and value) and name not in PLAIN_DRIVERS:
-        named = ", ".join([*PLAIN_DRIVERS, "idm:SPEED", *(f"{kind}:PATH" for kind in TRAINED_BY)])
+        named = ", ".join([*PLAIN_DRIVERS, "idm:SPEED", "idm:NAME", *(f"{kind}:PATH" for kind in TRAINED_BY)])
         raise InputError(f"driver '{name}': expected one of {named}")
     if name == "human" and environment != RECORDED:
         raise InputError(f"driver 'human': {environment} has no recorded human; evaluate it on --environment recorded")
@@ -144,7 +145,7 @@ def make_driver(name: str, idm: IDMConfig, device: str = "cpu") -> Driver:
     if kind in BASELINES:
         return _baseline(name, idm.dt_s, device)
     driver: Any = {
-        "idm": lambda: IDMDriver(idm, None if name == "idm" else _desired_speed(name)),
+        "idm": lambda: IDMDriver(idm if name == "idm" else idm_of(name, idm)),
         "constant-velocity": ConstantVelocityDriver,
         "idle": IdleDriver,
         "human": HumanDriver,
@@ -153,16 +154,63 @@ def make_driver(name: str, idm: IDMConfig, device: str = "cpu") -> Driver:
     return driver
 
 
-def _desired_speed(name: str) -> float:
-    """SPEED of `idm:SPEED`, m/s."""
+def idm_of(name: str, idm: IDMConfig) -> IDMConfig:
+    """The parameters of `idm:SPEED` (m/s, all else as in `idm`) or of `idm:NAME`, a file.
+
+    Raises:
+        InputError: There is no such file, or it holds something else.
+    """
+    if is_idm_file(name):
+        return replace(_read_idm(idm_file(name)), dt_s=idm.dt_s)
     text = name.partition(":")[2]
-    try:
-        speed = float(text)
-    except ValueError:
-        speed = math.nan
+    speed = float(text) if text else math.nan
     if not 0 < speed < math.inf:
         raise InputError(f"driver '{name}': expected idm:SPEED with a speed above zero in m/s, such as idm:25")
-    return speed
+    return replace(idm, desired_speed_mps=speed)
+
+
+def is_idm_file(name: str) -> bool:
+    """Whether a driver is `idm:NAME`, and not `idm:SPEED`."""
+    kind, _, text = name.partition(":")
+    try:
+        float(text)
+    except ValueError:
+        return kind == "idm" and text != ""
+    return False
+
+
+def idm_file(name: str) -> Path:
+    """The file of `idm:NAME`: a path, or one of those that come with drivecast.
+
+    Raises:
+        InputError: There is none.
+    """
+    from scripts.command_line import PRESET_FOLDERS
+
+    text = name.partition(":")[2]
+    folders = [folder / "idm" for folder in PRESET_FOLDERS]
+    for path in [Path(text), *(folder / f"{text}.yaml" for folder in folders)]:
+        if text and path.is_file():
+            return path
+    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+    raise InputError(
+        f"driver '{name}': expected idm:SPEED in m/s, a file of parameters or one of {', '.join(known)}; "
+        "make one with `drivecast tune-idm`"
+    )
+
+
+def _read_idm(path: Path) -> IDMConfig:
+    import yaml
+
+    from worldmodel.checkpoint import config_from_dict
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not readable as YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(values, dict) or not all(type(value) in (int, float, bool) for value in values.values()):
+        raise InputError(f"{path}: expected 'name: number' lines of IDM's parameters, got {str(values)[:60]!r}")
+    return config_from_dict(IDMConfig, values, str(path))
 
 
 def training_seed(name: str) -> int | None:

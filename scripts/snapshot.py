@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.drivers import BASELINES, driver_path
+from scripts.drivers import BASELINES, driver_path, idm_file, is_idm_file
 from scripts.provenance import CHECKOUT
 from worldmodel.errors import InputError
 
@@ -59,7 +59,11 @@ def code_snapshot(checkout: Path = CHECKOUT) -> Snapshot:
 
 
 def driver_snapshot(driver: str) -> Snapshot:
-    """What a trained driver was trained to: its model, and what is read beside it; of other drivers nothing."""
+    """What a trained driver was trained to: its model, and what is read beside it; IDM's file of parameters; else
+    nothing."""
+    if is_idm_file(driver):
+        file = idm_file(driver)
+        return Snapshot.of(file.parent, [file])
     path = driver_path(driver)
     if path is None:
         return Snapshot(Path(), ())
