@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
 
 import pandas as pd
 import torch
@@ -56,6 +57,15 @@ class ClosedLoopConfig:
         for name in ("keep_at_most", "compare_every_s"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name}: expected at least 0, got {getattr(self, name)}")
+
+
+@runtime_checkable
+class KnowingDriver(Protocol):
+    """A driver that looks into the traffic itself: a bound for those that may not."""
+
+    def attend(self, traffic: LockstepTraffic) -> None:
+        """Told which traffic it will drive in."""
+        ...
 
 
 class Keeper:
@@ -113,6 +123,8 @@ def run_episodes(
         first: How many episodes other calls ran before these, when one evaluation is spread over processes.
     """
     config = config or ClosedLoopConfig()
+    if isinstance(driver, KnowingDriver):
+        driver.attend(traffic)
     tables: list[pd.DataFrame] = []
     kept: list[Episode] = []
     keeper = Keeper(config)

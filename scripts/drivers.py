@@ -12,6 +12,8 @@ from torch import Tensor
 
 from envs.closed_loop import Score
 from envs.drivers import ConstantVelocityDriver, HumanDriver, IdleDriver, IDMConfig, IDMDriver
+from envs.drivers.ceiling import CeilingDriver
+from envs.drivers.rule import RuleDriver
 from envs.highway_simulator import SIMULATORS
 from envs.lockstep import LockstepTraffic
 from envs.recorded_traffic import RecordedTraffic, RecordedTrafficConfig
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from envs.drivers.stable_baselines import StableBaselinesDriver
     from planner.driver import ReactiveDriver
 
-PLAIN_DRIVERS = ("idm", "constant-velocity", "idle", "human")
+PLAIN_DRIVERS = ("idm", "rule", "ceiling", "constant-velocity", "idle", "human")
 TRAINED_BY = {"policy": "train-policy", "ppo": "train-baseline", "dqn": "train-baseline"}  # kind of KIND:PATH: the verb
 BASELINES = ("ppo", "dqn")
 IDM_FILE_MARK = "parameters of IDM and MOBIL"  # in files that `drivecast tune-idm` wrote
@@ -146,6 +148,8 @@ def make_driver(name: str, idm: IDMConfig, device: str = "cpu") -> Driver:
         return _baseline(name, idm.dt_s, device)
     driver: Any = {
         "idm": lambda: IDMDriver(idm if name == "idm" else idm_of(name, idm)),
+        "rule": lambda: RuleDriver(dt_s=idm.dt_s),
+        "ceiling": lambda: CeilingDriver(dt_s=idm.dt_s),
         "constant-velocity": ConstantVelocityDriver,
         "idle": IdleDriver,
         "human": HumanDriver,

@@ -273,6 +273,7 @@ def _point(row: pd.Series) -> dict[str, Any]:
     share = wilson_interval(round(row["collision_rate"] * row["episodes"]), int(row["episodes"]))
     speed = float(row["mean_speed_mps"])
     return {
+        "episodes": int(row["episodes"]),
         "collision_rate": share.value,
         "collision_low": share.low,
         "collision_high": share.high,

@@ -112,6 +112,11 @@ class BatchedHighwayTraffic:
             timed_out,
         )
 
+    @property
+    def ended(self) -> Tensor:
+        """Bool `(batch,)`: episodes that are over."""
+        return self._ended
+
     def announce(self, lane: Tensor | None) -> None:
         """The lane of the road `(batch,)` that the ego steers for, which others see where the traffic is reactive."""
         self._announced = lane

@@ -114,6 +114,10 @@ class IDMDriver:
         place = (scene.position_m[:, 0, 0] - scene.position_m[:, 0, 1]).double()
         self._since_s = torch.remainder(place * math.pi, self._own.decide_every_s)
 
+    def steer_for(self, lane: Tensor, time_gap_s: Tensor) -> None:
+        """Follow `lane (batch,)` at these time gaps from now on: for who decides in the place of MOBIL."""
+        self._lane, self._own = lane, replace(self._own, drivers=replace(self._own.drivers, time_gap_s=time_gap_s))
+
     def act(self, history: TrafficState, road: Road, goal: Goal) -> Controls:
         config, own_speed = self._own, self._own.desired_speed_mps
         goal = replace(goal, desired_speed_mps=torch.where(own_speed > 0, own_speed, goal.desired_speed_mps))
