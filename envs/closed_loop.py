@@ -170,7 +170,7 @@ class _Batch:
                         self._note_imagined_cost(number, driver.imagine(_nearest(seen)[0], road, goal))
             step = traffic.step(controls)
             self.log.add(step)
-            self._remember(step.state, step.controls)
+            self._remember(step.scene, step.controls)
             if not bool(self.log.running.any()):
                 break
         table = self.log.table()

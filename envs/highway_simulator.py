@@ -188,3 +188,9 @@ def read_state(users: list[Any]) -> np.ndarray:
     turned = np.abs(state[:, 2]) > np.pi
     state[turned, 2] = np.remainder(state[turned, 2] + np.pi, 2 * np.pi) - np.pi
     return state
+
+
+def read_impacts(users: list[Any]) -> np.ndarray:
+    """By how much a collision that is foreseen will move each in the next step, m, `(agent, 2)`; +y to the left."""
+    moved = [(0.0, 0.0) if getattr(user, "impact", None) is None else user.impact for user in users]
+    return np.array(moved, dtype=np.float64) * [1.0, -1.0]

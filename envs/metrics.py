@@ -90,7 +90,7 @@ class DriveLog:
 
     def add(self, step: LockstepStep) -> None:
         """Note one step of all episodes; those that were over already are left as they were."""
-        seen = observe(step.state, self._road)
+        seen = observe(step.scene, self._road)
         self._seen.append(seen)
         now = len(self._seen) - 1
         self.steps = self.steps + self.running
@@ -102,9 +102,9 @@ class DriveLog:
 
         collided = self.running & step.collided
         if collided.any():
-            hit = nearest_contact(step.state) if step.hit is None else step.hit
-            hit = torch.where(hit >= 0, hit, nearest_contact(step.state))
-            kind = contact_kind(step.state, hit)
+            nearest = nearest_contact(step.scene)
+            hit = nearest if step.hit is None else torch.where(step.hit >= 0, step.hit, nearest)
+            kind = contact_kind(step.scene, hit)
             keeps = (now - self._kept_since) * self.dt_s >= KEEPING_S - 1e-6
             self.hit = torch.where(collided, hit, self.hit)
             self.kind = torch.where(collided, kind, self.kind)

@@ -9,9 +9,12 @@ import pytest
 import torch
 from recorded_scenes import Track, straight_scene
 
+from envs.batched.traffic import BatchedHighwayTraffic
 from envs.closed_loop import ClosedLoopConfig, run_episodes
+from envs.contact import ego_separation_m, nearest_contact
 from envs.drivers import ConstantVelocityDriver, HumanDriver, IdleDriver, IDMDriver
 from envs.episode import Episode
+from envs.highway import HighwayTraffic
 from envs.recorded_traffic import RecordedTraffic
 from envs.results import compare, summarise
 from worldmodel.driver import Imagination
@@ -185,3 +188,34 @@ def test_summary_is_json_and_pairs_are_by_seed():
 def test_unknown_keep_is_refused():
     with pytest.raises(InputError, match="keep: expected one of"):
         ClosedLoopConfig(keep="some")
+
+
+@pytest.mark.parametrize("simulator", [BatchedHighwayTraffic, HighwayTraffic])
+def test_a_rear_end_is_judged_before_highway_env_pushes_the_cars_apart(simulator):
+    """In these episodes the pushed cars stand bumper to bumper, no longer one in the other."""
+    world = simulator("highway-v0", vehicles=50, lanes=4, density=1.5)
+    seeds = [3_100_000_022, 3_100_000_047, 3_100_000_061]
+    result = run_episodes(world, IdleDriver(), seeds, ClosedLoopConfig(keep="all"))
+    assert result.table["contact"].tolist() == ["front"] * 3
+    assert result.table["at_fault"].all()
+    assert (result.table["min_ttc_s"] == 0).all()
+    for episode in result.episodes:  # and that is what a replay shows
+        last = episode.states[-1:]
+        assert int(nearest_contact(last)) == episode.metadata.collided_with
+        assert float(ego_separation_m(last).min()) < 0
+
+
+def test_an_impact_is_taken_back_from_the_scene_that_is_judged_and_left_in_the_state():
+    batched, other = (
+        make("highway-v0", vehicles=50, lanes=4, density=1.5) for make in (BatchedHighwayTraffic, HighwayTraffic)
+    )
+    for world in (batched, other):
+        world.reset([3_100_000_022])
+    nothing = Controls(torch.zeros(1), torch.zeros(1))
+    for _ in range(14):
+        steps = [world.step(nothing) for world in (batched, other)]
+    assert all(bool(step.collided) for step in steps)
+    moved = [step.state.position_m - step.scene.position_m for step in steps]
+    assert float(moved[0].norm(dim=-1).max()) > 0.1
+    torch.testing.assert_close(moved[0], moved[1], atol=1e-4, rtol=0)
+    torch.testing.assert_close(steps[0].scene.position_m, steps[1].scene.position_m, atol=1e-4, rtol=0)
