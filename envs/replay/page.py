@@ -119,8 +119,9 @@ def _imaginations(episode: Episode, seen: np.ndarray, origin: np.ndarray, arrays
     for step, imagined in sorted(episode.imaginations.items()):
         near = valid[step] & (np.linalg.norm(position[step] - position[step, 0], axis=-1) < IN_VIEW_M)
         near[0] = False
-        cars = np.flatnonzero(near)
-        futures = _numpy(imagined.futures_m)[0, :MAX_SAMPLES, stride - 1 :: stride][:, :, seen[cars]]
+        futures = _numpy(imagined.futures_m)[0, :MAX_SAMPLES, stride - 1 :: stride][:, :, seen]
+        cars = np.flatnonzero(near & np.isfinite(futures).all((0, 1, 3)))  # those that were imagined
+        futures = futures[:, :, cars]
         arrays.add(f"futures{step}", futures.swapaxes(0, 1) - origin, 0.02, order=2)  # (future, sample, car, 2)
         arrays.add(f"plan{step}", _numpy(imagined.plan_m)[0] - origin, 0.02, order=2)
         if imagined.cost:

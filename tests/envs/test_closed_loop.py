@@ -10,7 +10,7 @@ import torch
 from recorded_scenes import Track, straight_scene
 
 from envs.batched.traffic import BatchedHighwayTraffic
-from envs.closed_loop import ClosedLoopConfig, run_episodes
+from envs.closed_loop import IMAGINED_AGENTS, ClosedLoopConfig, run_episodes
 from envs.contact import ego_separation_m, nearest_contact
 from envs.drivers import ConstantVelocityDriver, HumanDriver, IdleDriver, IDMDriver
 from envs.episode import Episode
@@ -139,6 +139,18 @@ def test_kept_episode_begins_at_the_start_and_ends_with_the_event(tmp_path):
         assert (episode.metadata.collided_with is not None) == (row["outcome"] == "collision")
         episode.write(tmp_path / "episode.parquet")
         assert Episode.read(tmp_path / "episode.parquet").metadata == episode.metadata
+
+
+def test_only_those_who_were_imagined_have_futures():
+    tracks = [Track(x_m=20 + 12 * i, speed_mps=10, lane=i % 2, last=60) for i in range(30)]
+    driver = Dreaming()
+    episode = run_episodes(traffic(tracks), driver, [0], ClosedLoopConfig(keep="all")).episodes[0]
+    futures = episode.imaginations[0].futures_m[0]
+    imagined = futures.isfinite().all(-1).all(0).all(0)
+    assert imagined.sum() == IMAGINED_AGENTS < 30
+    assert torch.equal(imagined, ~futures.isnan().any(-1).any(0).any(0))
+    distance = (episode.states.position_m[0] - episode.states.position_m[0, 0]).norm(dim=-1)
+    assert distance[imagined].max() <= distance[~imagined].min()
 
 
 def test_imagined_cost_is_compared_with_what_came_about_term_by_term():
