@@ -30,10 +30,18 @@ def nearest_agents(state: TrafficState, count: int) -> TrafficState:
     """The ego and the `count` agents nearest to it, as `(batch, min(count + 1, agent))`, nearest first."""
     if state.heading_rad.shape[1] <= count + 1:
         return state
+    index = nearest_indices(state, count)
+    return state.map(lambda tensor: tensor.gather(1, _like(index, tensor)))
+
+
+def nearest_indices(state: TrafficState, count: int) -> Tensor:
+    """Which agents of `state (batch, agent)` are those of `nearest_agents`, long `(batch, min(count + 1, agent))`."""
+    batch, agents = state.heading_rad.shape
+    if agents <= count + 1:
+        return torch.arange(agents, device=state.valid.device).expand(batch, agents)
     distance = (state.position_m - state.position_m[:, :1]).norm(dim=-1).masked_fill(~state.valid, torch.inf)
     distance[:, 0] = -1.0
-    index = distance.topk(count + 1, largest=False).indices
-    return state.map(lambda tensor: tensor.gather(1, _like(index, tensor)))
+    return distance.topk(count + 1, largest=False).indices
 
 
 def agent_at(state: TrafficState, index: Tensor) -> TrafficState:

@@ -16,6 +16,7 @@ from envs.drivers import ConstantVelocityDriver, HumanDriver, IdleDriver, IDMDri
 from envs.episode import Episode
 from envs.highway import HighwayTraffic
 from envs.recorded_traffic import RecordedTraffic
+from envs.replay.readings import Readings
 from envs.results import compare, summarise
 from worldmodel.driver import Imagination
 from worldmodel.errors import InputError
@@ -106,6 +107,22 @@ def test_headway_is_front_to_front_over_speed():
     table = run_episodes(traffic(tracks), HumanDriver(), range(2)).table.set_index("vehicle_id")
     assert table.loc[1, "time_headway_s"] == pytest.approx((30 + 2) / 10)
     assert np.isnan(table.loc[2, "time_headway_s"])
+
+
+def test_a_replay_reads_the_headway_and_the_time_to_collision_of_the_results():
+    tracks = [Track(x_m=20 + 25 * i, speed_mps=12 + 3 * (i % 3), lane=i % 2, last=90) for i in range(30)]
+    result = run_episodes(traffic(tracks), IDMDriver(), range(8), ClosedLoopConfig(keep="all"))
+    assert result.table["time_headway_s"].notna().any()
+    assert np.isfinite(result.table["min_ttc_s"]).any()
+    for episode, (_, row) in zip(result.episodes, result.table.iterrows(), strict=True):
+        read = Readings.of(episode)
+        known = read.time_to_collision_s[np.isfinite(read.time_to_collision_s)]
+        assert known.min(initial=np.inf) == pytest.approx(row["min_ttc_s"], rel=1e-5)
+        headway = np.nanmedian(read.headway_s) if np.isfinite(read.headway_s).any() else np.nan
+        assert headway == pytest.approx(row["time_headway_s"], rel=1e-5, nan_ok=True)
+        following = read.leader >= 0
+        assert (following == np.isfinite(read.gap_m)).all()
+        assert episode.states.valid.numpy()[np.flatnonzero(following), read.leader[following]].all()
 
 
 def test_harsh_braking_is_uncomfortable_and_cruising_is_not():

@@ -88,10 +88,11 @@ def test_the_leader_is_the_next_car_ahead_in_the_lane_and_the_gap_is_between_bum
     lengths = episode.states.length_m[0, :2].sum().item() / 2
     apart = (episode.states.position_m[0, 1, 0] - episode.states.position_m[0, 0, 0]).item()
     assert readings.gap_m[0] == pytest.approx(apart - lengths, abs=1e-3)
-    assert readings.headway_s[0] == pytest.approx(readings.gap_m[0] / 25, abs=1e-3)
+    fronts = readings.gap_m[0] + episode.states.length_m[0, 1].item()
+    assert readings.headway_s[0] == pytest.approx(fronts / 25, abs=1e-3)
 
 
-def test_time_to_collision_is_read_only_while_closing() -> None:
+def test_time_to_collision_is_read_only_on_course() -> None:
     episode = highway_episode(steps=3, cars=8)
     speed = episode.states.speed_mps.clone()
     speed[:, 1] = 20.0
