@@ -184,7 +184,7 @@ class _Batch:
                         self._note_imagined_cost(number, driver.imagine(_nearest(seen)[0], road, goal))
             step = traffic.step(controls)
             self.log.add(step)
-            self._remember(step.state, step.controls)
+            self._remember(step.scene, step.controls)
             if not bool(self.log.running.any()):
                 break
         table = self.log.table()
@@ -311,11 +311,11 @@ def _nearest(history: TrafficState) -> tuple[TrafficState, Tensor]:
 
 
 def _for_all(futures_m: Tensor, agents: Tensor, now: TrafficState) -> Tensor:
-    """Futures `(batch, sample, step, near, 2)` of `agents` among all agents; who was not imagined stays in place."""
+    """Futures `(batch, sample, step, near, 2)` of `agents` among all agents; NaN for who was not imagined."""
     batch, samples, steps, _, _ = futures_m.shape
-    everyone = now.position_m[:, None, None].expand(batch, samples, steps, -1, 2).clone()
-    index = agents[:, None, None, :, None].expand_as(futures_m)
-    return everyone.scatter(3, index, futures_m.to(everyone))
+    everyone = futures_m.new_full((batch, samples, steps, now.valid.shape[1], 2), torch.nan)
+    everyone = everyone.scatter(3, agents[:, None, None, :, None].expand_as(futures_m), futures_m)
+    return everyone.masked_fill(~now.valid[:, None, None, :, None], torch.nan)
 
 
 def _checked(controls: Controls, driver: str, step: int) -> Controls:

@@ -2,56 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
 
 from torch import Tensor
 
+from envs.episode_file import damaged, read_parts, write_parts
+from envs.episode_metadata import EpisodeMetadata, Outcome
 from worldmodel.driver import Imagination
 from worldmodel.road import Road
 from worldmodel.traffic import Controls, TrafficState
 
-Outcome = Literal["completed", "collision", "off_road", "timed_out"]
-
-
-@dataclass(frozen=True)
-class EpisodeMetadata:
-    """Where an episode came from and how it ended.
-
-    Attributes:
-        driver: Name of the driver, as on the command line.
-        environment: Name of the environment, as on the command line.
-        seed: Seed of the episode.
-        dt_s: Time between two states, s.
-        outcome: `completed`, `collision`, `off_road` or `timed_out`.
-        config_hash: Hash of the evaluation's configuration.
-        recording: Recorded traffic only: name of the recording.
-        vehicle_id: Recorded traffic only: the vehicle whose place the ego took.
-        collided_with: Index of the agent the ego touched, if any.
-        at_fault: Whether a collision was the ego's fault, where that was judged.
-        desired_speed_mps: The speed the ego was asked for, m/s, if any.
-        extras: Anything else worth keeping that JSON can hold.
-    """
-
-    driver: str
-    environment: str
-    seed: int
-    dt_s: float
-    outcome: Outcome
-    config_hash: str = ""
-    recording: str | None = None
-    vehicle_id: int | None = None
-    collided_with: int | None = None
-    at_fault: bool | None = None
-    desired_speed_mps: float | None = None
-    extras: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.outcome not in get_args(Outcome):
-            raise ValueError(f"outcome must be one of {', '.join(get_args(Outcome))}; got {self.outcome!r}")
-        if not self.dt_s > 0:
-            raise ValueError(f"dt_s must be positive; got {self.dt_s!r}")
+__all__ = ["Episode", "EpisodeMetadata", "Outcome"]
 
 
 @dataclass(frozen=True)
@@ -65,8 +27,8 @@ class Episode:
         metadata: Where it came from and how it ended.
         costs: Weighted cost terms as they came about, `(steps,)` each.
         imaginations: By step, what the driver expected there: `plan_m (1, future, 2)`, `futures_m (1, sample, future,
-            agent, 2)` with the episode's agents, `cost` `(1, future)` per term. The first future point is one step
-            after the state.
+            agent, 2)` with the episode's agents, NaN for those that were not imagined, `cost` `(1, future)` per term.
+            The first future point is one step after the state.
     """
 
     states: TrafficState
@@ -86,6 +48,9 @@ class Episode:
                 raise ValueError(
                     f"{name} must be ({steps},), one per step of {times} states; got {tuple(values.shape)}"
                 )
+        other = self.metadata.collided_with
+        if other is not None and not 0 <= other < agents:
+            raise ValueError(f"collided_with must be one of {agents} agents; got {other}")
         if self.road.centre_m.shape[0] != 1:
             raise ValueError(f"road must have batch dimension 1; got {self.road.centre_m.shape[0]}")
         for step, imagined in self.imaginations.items():
@@ -109,9 +74,7 @@ class Episode:
 
     def write(self, path: Path | str) -> None:
         """Write one Parquet file, a row per state; numbers as float32, imagined futures to the centimetre."""
-        from envs.episode_file import write_episode
-
-        write_episode(self, Path(path))
+        write_parts(Path(path), **{f.name: getattr(self, f.name) for f in fields(self)})
 
     @staticmethod
     def read(path: Path | str) -> Episode:
@@ -120,6 +83,8 @@ class Episode:
         Raises:
             InputError: The file is missing, cut short, or not an episode; in one line.
         """
-        from envs.episode_file import read_episode
-
-        return read_episode(Path(path))
+        parts = read_parts(Path(path))
+        try:
+            return Episode(**parts)
+        except ValueError as error:
+            raise damaged(Path(path), error) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -13,36 +14,53 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from envs.episode import Episode, EpisodeMetadata
+from envs.episode_metadata import EpisodeMetadata
 from worldmodel.driver import Imagination
 from worldmodel.errors import InputError
 from worldmodel.files import atomic_file
 from worldmodel.road import Road
 from worldmodel.traffic import Controls, TrafficState
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE = (1, 2)  # 1 held futures of every agent, also of those that nobody imagined
 _HEADER = b"drivecast.episode"  # key of our JSON in the Parquet schema's metadata
+_IMAGINED = {  # columns of lists, null where the driver was not asked
+    "futures_agents": pa.int32(),
+    "futures_shape": pa.int32(),
+    "futures_cm": pa.int32(),
+    "plan_m": pa.float32(),
+    "imagined_cost": pa.float32(),
+}
 _FUTURES_PER_M = 100  # imagined futures are kept to the centimetre: they are looked at, not computed with
 
 
-def write_episode(episode: Episode, path: Path) -> None:
-    """Write one Parquet file; see `Episode.write`."""
-    columns, terms = _columns(episode)
+def write_parts(
+    path: Path,
+    states: TrafficState,
+    controls: Controls,
+    road: Road,
+    metadata: EpisodeMetadata,
+    costs: Mapping[str, Tensor],
+    imaginations: Mapping[int, Imagination],
+) -> None:
+    """Write the fields of an `Episode` as one Parquet file."""
+    terms = sorted({term for imagined in imaginations.values() for term in imagined.cost})
+    columns = {**_driven(states, controls, costs, metadata.dt_s), **_imagined(states, imaginations, terms)}
     header = {
         "version": FORMAT_VERSION,
-        "metadata": asdict(episode.metadata),
-        "agents": episode.states.speed_mps.shape[1],
-        "cost_terms": list(episode.costs),
+        "metadata": asdict(metadata),
+        "agents": states.speed_mps.shape[1],
+        "cost_terms": list(costs),
         "imagined_terms": terms,
-        "road": _road_to_json(episode.road),
+        "road": _road_to_json(road),
     }
     table = pa.table(columns).replace_schema_metadata({_HEADER: json.dumps(header)})
     with atomic_file(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", compression_level=9)
 
 
-def read_episode(path: Path) -> Episode:
-    """Read one Parquet file; see `Episode.read`."""
+def read_parts(path: Path) -> dict[str, Any]:
+    """Read the fields of an `Episode`; see `Episode.read`."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected an episode kept by `drivecast evaluate`")
     try:
@@ -55,13 +73,19 @@ def read_episode(path: Path) -> Episode:
         raise InputError(f"{path}: Parquet, but not an episode; expected a file kept by `drivecast evaluate`")
     try:
         header = json.loads(text)
-        if header["version"] != FORMAT_VERSION:
-            raise InputError(f"{path}: episode format {header['version']}; this drivecast reads {FORMAT_VERSION}")
-        return _episode(table, header)
-    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        if header["version"] not in READABLE:
+            raise InputError(f"{path}: episode format {header['version']}; this drivecast reads {READABLE}")
+        return _parts(table, header)
+    except (KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: damaged episode ({type(error).__name__}: {error}); write it again") from error
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> InputError:
+    """What to tell of a file that does not hold together."""
+    reason = " ".join(str(error).split())
+    return InputError(f"{path}: damaged episode ({type(error).__name__}: {reason}); write it again")
 
 
 def is_other_table(path: Path) -> bool:
@@ -81,31 +105,36 @@ def read_config_hash(path: Path) -> str | None:
         return None
 
 
-def _columns(episode: Episode) -> tuple[dict[str, pa.Array], list[str]]:
-    columns: dict[str, pa.Array] = {"step": pa.array(range(episode.steps + 1), pa.int32())}
-    columns["time_s"] = pa.array(np.arange(episode.steps + 1) * episode.metadata.dt_s, pa.float64())
-    x_m, y_m = episode.states.position_m.unbind(-1)
+def _driven(states: TrafficState, controls: Controls, costs: Mapping[str, Tensor], dt_s: float) -> dict[str, pa.Array]:
+    steps = states.speed_mps.shape[0] - 1
+    columns: dict[str, pa.Array] = {"step": pa.array(range(steps + 1), pa.int32())}
+    columns["time_s"] = pa.array(np.arange(steps + 1) * dt_s, pa.float64())
+    x_m, y_m = states.position_m.unbind(-1)
     scenes = {"x_m": x_m, "y_m": y_m}
-    scenes |= {f.name: getattr(episode.states, f.name) for f in fields(TrafficState) if f.name != "position_m"}
+    scenes |= {f.name: getattr(states, f.name) for f in fields(TrafficState) if f.name != "position_m"}
     for name, values in scenes.items():
         columns[name] = _rows(values)
-    per_step = {f.name: getattr(episode.controls, f.name) for f in fields(Controls)}
-    for name, values in (per_step | {f"cost.{term}": values for term, values in episode.costs.items()}).items():
+    per_step = {f.name: getattr(controls, f.name) for f in fields(Controls)}
+    for name, values in (per_step | {f"cost.{term}": values for term, values in costs.items()}).items():
         columns[name] = pa.array([*_float32(values).tolist(), None], pa.float32())  # nothing is done in the last state
-    terms = sorted({term for imagined in episode.imaginations.values() for term in imagined.cost})
-    empty: list[Any] = [None] * (episode.steps + 1)
-    shapes, plans, futures, costs = empty.copy(), empty.copy(), empty.copy(), empty.copy()
-    for step, imagined in episode.imaginations.items():
-        shapes[step] = list(imagined.futures_m.shape[1:4])
-        plans[step] = _float32(imagined.plan_m).ravel()
-        futures[step] = _pack_futures(_float32(imagined.futures_m[0]), _float32(episode.states.position_m[step]))
+    return columns
+
+
+def _imagined(
+    states: TrafficState, imaginations: Mapping[int, Imagination], terms: Sequence[str]
+) -> dict[str, pa.Array]:
+    rows: dict[str, list[Any]] = {name: [None] * states.speed_mps.shape[0] for name in _IMAGINED}
+    for step, imagined in imaginations.items():
+        futures, now = _float32(imagined.futures_m[0]), _float32(states.position_m[step])
+        who = np.flatnonzero(np.isfinite(futures).all((0, 1, 3)))
+        rows["futures_agents"][step] = who
+        rows["futures_shape"][step] = [*futures.shape[:2], len(who)]
+        rows["futures_cm"][step] = _pack_futures(futures[:, :, who], now[who])
+        rows["plan_m"][step] = _float32(imagined.plan_m).ravel()
         missing = torch.full((1, imagined.plan_m.shape[1]), torch.nan)
-        costs[step] = _float32(torch.cat([missing[0, :0], *(imagined.cost.get(t, missing)[0] for t in terms)]))
-    columns["futures_shape"] = pa.array(shapes, pa.list_(pa.int32()))
-    columns["plan_m"] = pa.array(plans, pa.list_(pa.float32()))
-    columns["futures_cm"] = pa.array(futures, pa.list_(pa.int32()))
-    columns["imagined_cost"] = pa.array(costs, pa.list_(pa.float32()))
-    return columns, terms
+        costs = [imagined.cost.get(term, missing)[0] for term in terms]
+        rows["imagined_cost"][step] = _float32(torch.cat([missing[0, :0], *costs]))
+    return {name: pa.array(rows[name], pa.list_(kind)) for name, kind in _IMAGINED.items()}
 
 
 def _float32(values: Tensor) -> np.ndarray:
@@ -120,12 +149,12 @@ def _rows(values: Tensor) -> pa.Array:
 
 def _pack_futures(futures_m: np.ndarray, now_m: np.ndarray) -> np.ndarray:
     """`(sample, step, agent, 2)` as increments in cm, starting from the present: small numbers compress well."""
-    offset = np.nan_to_num(futures_m - now_m, posinf=0.0, neginf=0.0) * _FUTURES_PER_M
+    offset = (futures_m - now_m) * _FUTURES_PER_M
     points = np.clip(np.rint(offset), -(2**30), 2**30).astype(np.int32)
     return np.diff(points, axis=1, prepend=0).ravel()
 
 
-def _episode(table: pa.Table, header: dict[str, Any]) -> Episode:
+def _parts(table: pa.Table, header: dict[str, Any]) -> dict[str, Any]:
     rows, agents = table.num_rows, header["agents"]
 
     def scene(name: str) -> Tensor:
@@ -138,26 +167,34 @@ def _episode(table: pa.Table, header: dict[str, Any]) -> Episode:
     position = torch.stack([scene("x_m"), scene("y_m")], -1)
     others = {f.name: scene(f.name) for f in fields(TrafficState) if f.name != "position_m"}
     imaginations = {}
-    names = ("futures_shape", "plan_m", "futures_cm", "imagined_cost")
-    for row, (shape, plan, packed, cost) in enumerate(zip(*(table.column(name) for name in names), strict=True)):
+    if header["version"] == 1:
+        everyone = pa.array([list(range(agents))] * rows, pa.list_(pa.int32()))
+        table = table.append_column("futures_agents", everyone)
+    for row, (who, shape, packed, plan, cost) in enumerate(
+        zip(*(table.column(name) for name in _IMAGINED), strict=True)
+    ):
         if not shape.is_valid:
             continue
-        increments = packed.values.to_numpy().reshape(*shape.as_py(), 2)
-        futures = torch.from_numpy(increments.cumsum(1, dtype=np.int64) / _FUTURES_PER_M).float() + position[row]
+        samples, points, _ = shape.as_py()
+        index = torch.tensor(who.as_py(), dtype=torch.long)
+        increments = packed.values.to_numpy().reshape(samples, points, len(index), 2)
+        moved = torch.from_numpy(increments.cumsum(1, dtype=np.int64) / _FUTURES_PER_M).float()
+        futures = torch.full((samples, points, agents, 2), torch.nan)
+        futures[:, :, index] = moved + position[row, index]
         terms = torch.from_numpy(cost.values.to_numpy().copy()).reshape(len(header["imagined_terms"]), 1, -1)
         imaginations[row] = Imagination(
             plan_m=torch.from_numpy(plan.values.to_numpy().copy()).reshape(1, -1, 2),
             futures_m=futures[None],
             cost={t: v for t, v in zip(header["imagined_terms"], terms, strict=True) if not v.isnan().all()},
         )
-    return Episode(
-        states=TrafficState(position_m=position, **others),
-        controls=Controls(step("acceleration_mps2"), step("steering_rad")),
-        road=_road_from_json(header["road"]),
-        metadata=EpisodeMetadata(**header["metadata"]),
-        costs={term: step(f"cost.{term}") for term in header["cost_terms"]},
-        imaginations=imaginations,
-    )
+    return {
+        "states": TrafficState(position_m=position, **others),
+        "controls": Controls(step("acceleration_mps2"), step("steering_rad")),
+        "road": _road_from_json(header["road"]),
+        "metadata": EpisodeMetadata(**header["metadata"]),
+        "costs": {term: step(f"cost.{term}") for term in header["cost_terms"]},
+        "imaginations": imaginations,
+    }
 
 
 def _road_to_json(road: Road) -> dict[str, Any]:

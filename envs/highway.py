@@ -10,7 +10,7 @@ import torch
 
 from envs.highway_ego import mix_vehicles, show_ego
 from envs.highway_road import road_of, through_lanes
-from envs.highway_simulator import HighwayScenario, clip_controls, make_simulator, read_state, road_users
+from envs.highway_simulator import HighwayScenario, clip_controls, make_simulator, read_impacts, read_state, road_users
 from envs.lockstep import LockstepStart, LockstepStep
 from worldmodel.errors import InputError
 from worldmodel.road import NO_LANE, Road
@@ -150,10 +150,13 @@ class HighwayTraffic:
         self._steps += 1
         out_of_time = self._steps * self.dt_s >= self.scenario.duration_s - 1e-6
         events = np.zeros((4, len(self._ended)), bool)  # collided, off_road, completed, timed_out
+        impacts = np.zeros((*self._valid.shape, 2))
         for episode in np.flatnonzero(~self._ended):
             simulator, users = self._simulators[episode], self._users[episode]
             if self.reactive:
                 simulator.vehicle.target_lane_index = self._target_lane(int(episode))
+            if simulator.vehicle.impact is not None:
+                impacts[episode, : len(users)] = read_impacts(users)
             simulator.step(np.array([acceleration[episode], -steering[episode]]))
             self._state[episode, : len(users)] = read_state(users)
             ego = simulator.vehicle
@@ -162,10 +165,15 @@ class HighwayTraffic:
             events[:, episode] = (ego.crashed, not ego.on_road, completed, out_of_time and not completed)
         self._ended |= events.any(0)
         dtype = torch.get_default_dtype()
+        collided, off_road, done, late = (torch.from_numpy(event.copy()) for event in events)
         return LockstepStep(
             self._traffic_state(),
             Controls(torch.as_tensor(acceleration, dtype=dtype), torch.as_tensor(steering, dtype=dtype)),
-            *(torch.from_numpy(event.copy()) for event in events),
+            collided,
+            off_road,
+            done,
+            late,
+            unpushed=self._traffic_state(impacts) if impacts.any() else None,
         )
 
     def announce(self, lane: torch.Tensor | None) -> None:
@@ -189,10 +197,11 @@ class HighwayTraffic:
             return bool(simulator.vehicle.lane_index[1].endswith("r"))  # an exit road: its outer node
         return bool(simulator._is_terminated())
 
-    def _traffic_state(self) -> TrafficState:
+    def _traffic_state(self, impacts_m: np.ndarray | float = 0.0) -> TrafficState:
+        """The state in our frame; with `impacts_m (episode, agent, 2)`, as it would have been without them."""
         state = torch.as_tensor(self._state, dtype=torch.get_default_dtype())
         return TrafficState(
-            position_m=state[..., :2].clone(),
+            position_m=torch.as_tensor(self._state[..., :2] - impacts_m, dtype=state.dtype),
             heading_rad=state[..., 2].clone(),
             speed_mps=state[..., 3].clone(),
             length_m=state[..., 4].clone(),

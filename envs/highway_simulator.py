@@ -81,15 +81,31 @@ class HighwayScenario:
         return {name: value for name, value in wanted.items() if value is not None}
 
 
-def mend_rewards(environment_class: type) -> type:
-    """The environment with rewards that take continuous controls.
+def check_finite(action: Any) -> None:
+    """Refuse an action with NaN or infinity in it.
+
+    Raises:
+        InputError: It has.
+    """
+    values = np.asarray(action)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise InputError(f"action: expected finite numbers, got {values.tolist()}; look at what the policy puts out")
+
+
+def mend(environment_class: type) -> type:
+    """The environment with rewards that take continuous controls, which refuses those that are not finite.
 
     merge and roundabout look their action up among the numbers of meta-actions and fail on an array. Here they are told
-    "do nothing", and `lane_change_reward` is whether the ego came to another lane in this step.
+    "do nothing", and `lane_change_reward` is whether the ego came to another lane in this step. highway-env takes NaN
+    and then drives on without a place.
     """
 
-    class MendedRewards(environment_class):
+    class Mended(environment_class):
         _lane_before: tuple | None = None
+
+        def step(self, action):
+            check_finite(action)
+            return super().step(action)
 
         def _reset(self) -> None:
             super()._reset()
@@ -107,8 +123,8 @@ def mend_rewards(environment_class: type) -> type:
                 rewards["lane_change_reward"] = bool(before and before[:2] == now[:2] and before[2] != now[2])
             return rewards
 
-    MendedRewards.__name__ = MendedRewards.__qualname__ = environment_class.__name__
-    return MendedRewards
+    Mended.__name__ = Mended.__qualname__ = environment_class.__name__
+    return Mended
 
 
 @cache
@@ -120,7 +136,7 @@ def mended_class(environment: str) -> type:
 
     entry_point = gymnasium.spec(environment).entry_point
     assert isinstance(entry_point, str)
-    return mend_rewards(cast(type, load_env_creator(entry_point)))
+    return mend(cast(type, load_env_creator(entry_point)))
 
 
 @cache
@@ -188,3 +204,9 @@ def read_state(users: list[Any]) -> np.ndarray:
     turned = np.abs(state[:, 2]) > np.pi
     state[turned, 2] = np.remainder(state[turned, 2] + np.pi, 2 * np.pi) - np.pi
     return state
+
+
+def read_impacts(users: list[Any]) -> np.ndarray:
+    """By how much a collision that is foreseen will move each in the next step, m, `(agent, 2)`; +y to the left."""
+    moved = [(0.0, 0.0) if getattr(user, "impact", None) is None else user.impact for user in users]
+    return np.array(moved, dtype=np.float64) * [1.0, -1.0]

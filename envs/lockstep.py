@@ -47,6 +47,8 @@ class LockstepStep:
         progress: How much of the task is done, 0 to 1; None where the environment has no such measure.
         hit: Long. Agent that the ego touched, -1 for none; None where the environment does not know (the closed
             loop then takes the nearest box).
+        unpushed: `(batch, agent)`. Where the environment moves cars apart for a contact, the scene as it would have
+            been without, in the episodes in which it moved the ego; else as `state`. None: no ego was moved.
     """
 
     state: TrafficState
@@ -57,6 +59,12 @@ class LockstepStep:
     timed_out: Tensor
     progress: Tensor | None = None
     hit: Tensor | None = None
+    unpushed: TrafficState | None = None
+
+    @property
+    def scene(self) -> TrafficState:
+        """What is judged and kept of this step: the state, a contact before anybody is moved apart."""
+        return self.state if self.unpushed is None else self.unpushed
 
     @property
     def ended(self) -> Tensor:

@@ -10,9 +10,9 @@ import torch
 from scipy.signal import savgol_filter
 from torch import Tensor
 
-from envs.contact import ContactKind, at_fault, contact_kind, ego_time_to_collision_s, nearest_contact, straddles_lanes
+from envs.contact import ContactKind, at_fault, contact_kind, nearest_contact, straddles_lanes
+from envs.instruments import read_instruments
 from envs.lockstep import LockstepStep
-from envs.neighbours import agent_at, lane_neighbours, nearest_agents
 from worldmodel.road import Road
 from worldmodel.traffic import TrafficState
 
@@ -26,9 +26,6 @@ COMFORT_BOUNDS = {  # nuPlan `ego_is_comfortable`
     "yaw_rate_radps": (-0.95, 0.95),
 }
 DERIVATIVE_WINDOW_STEPS = 15  # nuPlan smooths derivatives with a Savitzky-Golay filter of order 2 over 15 samples
-CONSIDERED = 24  # nearest vehicles that are looked at for headway and time to collision
-LEAST_SPEED_MPS = 1.0  # below it a time headway says nothing
-FURTHEST_LEADER_M = 100.0
 KEEPING_S = 2.0  # who has been within one lane for this long keeps its lane
 
 
@@ -40,31 +37,22 @@ class Observation:
     heading_rad: Tensor
     speed_mps: Tensor
     time_to_collision_s: Tensor  # inf: none
-    time_headway_s: Tensor  # front to front; NaN: no leader, or too slow
+    time_headway_s: Tensor  # NaN: no leader, or too slow
     lane: Tensor
     straddles: Tensor
 
 
 def observe(state: TrafficState, road: Road) -> Observation:
-    """Look at `state (batch, agent)`.
-
-    The time headway is from the leader's front bumper to the ego's, over the ego's speed (as NGSIM gives it).
-    """
-    near = nearest_agents(state, CONSIDERED)
-    ego = near[:, 0]
-    lane = road.project(ego.position_m[:, None]).lane[:, 0]
-    ahead = lane_neighbours(near, road, lane, reach=0.5)
-    leader = agent_at(near, ahead.leader)
-    fronts_m = ahead.leader_distance_m + (leader.length_m - ego.length_m) / 2
-    follows = leader.valid & (ego.speed_mps > LEAST_SPEED_MPS) & (fronts_m < FURTHEST_LEADER_M)
+    """Look at `state (batch, agent)`."""
+    ego, read = state[:, 0], read_instruments(state, road)
     return Observation(
         position_m=ego.position_m,
         heading_rad=ego.heading_rad,
         speed_mps=ego.speed_mps,
-        time_to_collision_s=ego_time_to_collision_s(near, road).amin(-1),
-        time_headway_s=torch.where(follows, fronts_m / ego.speed_mps, torch.nan),
-        lane=lane,
-        straddles=straddles_lanes(near, road),
+        time_to_collision_s=read.time_to_collision_s,
+        time_headway_s=read.time_headway_s,
+        lane=read.lane,
+        straddles=straddles_lanes(state, road),
     )
 
 
@@ -90,7 +78,7 @@ class DriveLog:
 
     def add(self, step: LockstepStep) -> None:
         """Note one step of all episodes; those that were over already are left as they were."""
-        seen = observe(step.state, self._road)
+        seen = observe(step.scene, self._road)
         self._seen.append(seen)
         now = len(self._seen) - 1
         self.steps = self.steps + self.running
@@ -102,9 +90,9 @@ class DriveLog:
 
         collided = self.running & step.collided
         if collided.any():
-            hit = nearest_contact(step.state) if step.hit is None else step.hit
-            hit = torch.where(hit >= 0, hit, nearest_contact(step.state))
-            kind = contact_kind(step.state, hit)
+            nearest = nearest_contact(step.scene)
+            hit = nearest if step.hit is None else torch.where(step.hit >= 0, step.hit, nearest)
+            kind = contact_kind(step.scene, hit)
             keeps = (now - self._kept_since) * self.dt_s >= KEEPING_S - 1e-6
             self.hit = torch.where(collided, hit, self.hit)
             self.kind = torch.where(collided, kind, self.kind)

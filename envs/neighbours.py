@@ -26,11 +26,11 @@ class LaneNeighbours:
     follower_distance_m: Tensor
 
 
-def nearest(state: TrafficState, count: int) -> Tensor:
-    """The ego and the `count` agents nearest to it, as `(batch, min(count + 1, agent))`, nearest first."""
-    agents = state.heading_rad.shape[1]
+def nearest_indices(state: TrafficState, count: int) -> Tensor:
+    """Which agents of `state (batch, agent)` are those of `nearest_agents`, long `(batch, min(count + 1, agent))`."""
+    batch, agents = state.heading_rad.shape
     if agents <= count + 1:
-        return torch.arange(agents, device=state.valid.device).expand(len(state.valid), -1)
+        return torch.arange(agents, device=state.valid.device).expand(batch, agents)
     distance = (state.position_m - state.position_m[:, :1]).norm(dim=-1).masked_fill(~state.valid, torch.inf)
     distance[:, 0] = -1.0
     return distance.topk(count + 1, largest=False).indices
@@ -43,7 +43,9 @@ def pick_agents(state: TrafficState, agents: Tensor) -> TrafficState:
 
 def nearest_agents(state: TrafficState, count: int) -> TrafficState:
     """The ego and the `count` agents nearest to it, as `(batch, min(count + 1, agent))`, nearest first."""
-    return pick_agents(state, nearest(state, count))
+    if state.heading_rad.shape[1] <= count + 1:
+        return state
+    return pick_agents(state, nearest_indices(state, count))
 
 
 def agent_at(state: TrafficState, index: Tensor) -> TrafficState:

@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 import torch
 
+from envs.highway_simulator import check_finite
 from envs.neighbours import nearest_agents
 from envs.recorded_traffic import RecordedTraffic, RecordedTrafficConfig
 from worldmodel.errors import InputError
@@ -85,6 +86,14 @@ class RecordedTrafficEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return observation(start.history[:, -1], start.road, start.goal), dict(start.task[0])
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """One step of the recording's time.
+
+        Raises:
+            InputError: The action is not two finite numbers.
+        """
+        if np.shape(action) != self.action_space.shape:
+            raise InputError(f"action: expected the shape {self.action_space.shape}, got {np.shape(action)}")
+        check_finite(action)
         forward, left = (float(value) for value in np.clip(action, -1.0, 1.0))
         controls = Controls(
             torch.tensor([forward * MOST_ACCELERATION_MPS2]),

@@ -1,19 +1,25 @@
 """Our environments in gymnasium's registry.
 
-`gymnasium.make("envs.registration:drivecast/Highway-v0")` is highway-env with continuous controls at 10 Hz;
+`gymnasium.make("envs.registration:drivecast/HighwayControl-v0")` is highway-env with continuous controls at 10 Hz;
 `gymnasium.make_vec("envs.registration:drivecast/highway-v0", num_envs=64)` is highway-env as it is, in one batch.
 """
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import gymnasium
 
 HIGHWAY = {  # id: (highway-env's name, cars beside the ego)
-    "drivecast/Highway-v0": ("highway-v0", 20),
-    "drivecast/HighwayFast-v0": ("highway-fast-v0", 20),
-    "drivecast/Merge-v1": ("merge-v1", None),
+    "drivecast/HighwayControl-v0": ("highway-v0", 20),
+    "drivecast/HighwayFastControl-v0": ("highway-fast-v0", 20),
+    "drivecast/MergeControl-v1": ("merge-v1", None),
+}
+RENAMED = {  # they differed by the case of a letter from the ids of BATCHED, which are other problems
+    "drivecast/Highway-v0": "drivecast/HighwayControl-v0",
+    "drivecast/HighwayFast-v0": "drivecast/HighwayFastControl-v0",
+    "drivecast/Merge-v1": "drivecast/MergeControl-v1",
 }
 HIGHWAY_STEPS = 300  # 30 s at 10 Hz; merge-v1 has no time limit of its own
 
@@ -36,6 +42,15 @@ def register() -> None:
                 max_episode_steps=HIGHWAY_STEPS,
                 kwargs={"environment": environment, "vehicles": vehicles},
             )
+    for earlier, name in RENAMED.items():
+        if earlier not in gymnasium.registry:
+            environment, vehicles = HIGHWAY[name]
+            gymnasium.register(
+                earlier,
+                entry_point="envs.registration:make_renamed",
+                max_episode_steps=HIGHWAY_STEPS,
+                kwargs={"earlier": earlier, "environment": environment, "vehicles": vehicles},
+            )
     for environment in BATCHED:
         name = f"drivecast/{environment}"
         if name not in gymnasium.registry:
@@ -45,6 +60,14 @@ def register() -> None:
                 vector_entry_point="envs.batched.vector_env:BatchedHighwayVectorEnv",
                 kwargs={"environment": environment},
             )
+
+
+def make_renamed(earlier: str, **settings: Any) -> gymnasium.Env:
+    """The environment that had the id `earlier`."""
+    from envs.highway_gym import make_environment
+
+    warnings.warn(f"{earlier} is now called {RENAMED[earlier]}; use that name", DeprecationWarning, stacklevel=2)
+    return make_environment(**settings)
 
 
 def make_highway_env(environment: str, **settings: Any) -> gymnasium.Env:

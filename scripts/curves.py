@@ -55,7 +55,7 @@ class Curves:
                 steps, values = zip(*pairs, strict=True)
                 faint = name.startswith("train/")
                 axis.plot(steps, values, label=name, alpha=0.5 if faint else 1.0, linewidth=1 if faint else 1.8)
-            axis.set_title(title)
+            axis.set_title(title, fontsize=9)
             axis.set_xlabel("step")
             axis.grid(alpha=0.3)
             if axis.lines:

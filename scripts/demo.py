@@ -28,7 +28,6 @@ from worldmodel.errors import InputError
 from worldmodel.files import atomic_file
 
 HERE = Path("set by the demo")
-POLICY = "the demo's policy"
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ def run(config: DemoConfig, run: Run) -> None:
         output, evaluation / "results.json", forecasts / "forecast.json", _figures(output), replays / "index.html"
     )
     with recorded_run("demo", config, config.tracking, _console(run), True) as recorded:
-        path = write_report(report, {f"policy:{policy}": POLICY})
+        path = write_report(report)
         recorded.log_artifact(path)
         recorded.log_metrics({"demo/seconds": time.monotonic() - started_s})
     for line in _where(config, path, replays / "index.html", time.monotonic() - started_s):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,8 +121,22 @@ def kept_episodes(folder: Path, driver: str, environment: str) -> list[Path]:
     return [file for file in sorted(folder.glob(f"{name}-*.parquet")) if file.stem.rpartition("-")[0] == name]
 
 
+def labels(drivers: Iterable[str]) -> dict[str, str]:
+    """What to call drivers beside each other, in reports and figures alike: without its path who is the only one so."""
+    named = list(dict.fromkeys(drivers))
+    kinds = Counter(driver.partition(":")[0] for driver in named)
+
+    def label(driver: str) -> str:
+        kind, _, path = driver.partition(":")
+        if "/" not in path and "." not in path:
+            return driver
+        return kind if kinds[kind] == 1 else short_name(driver)
+
+    return {driver: label(driver) for driver in named}
+
+
 def short_name(driver: str) -> str:
-    """The driver's name for files and figures: a path is shortened to the names that tell it apart."""
+    """The driver's name for files: a path is shortened to the names that tell it apart."""
     kind, _, path = driver.partition(":")
     if "/" not in path and "." not in path:
         return driver.replace(":", "-")

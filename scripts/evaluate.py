@@ -24,7 +24,7 @@ from scripts.drivers import (
     check_policy_file,
     make_driver,
 )
-from scripts.driving import Drive, driven, short_name
+from scripts.driving import Drive, driven, labels
 from scripts.tracking import Run
 from scripts.workers import Workers
 from worldmodel.errors import InputError
@@ -279,8 +279,9 @@ def _figure(output: Path, results: list[dict[str, Any]]) -> Path:
     from scripts.frontier import draw_frontier
 
     environments: dict[str, dict[str, Any]] = {}
+    names = labels(result["driver"] for result in results)
     for result in results:
-        environments.setdefault(result["environment"], {})[short_name(result["driver"])] = result
+        environments.setdefault(result["environment"], {})[names[result["driver"]]] = result
     path = output / "collisions.png"
     draw_frontier(path, {environment: mark_frontier(drivers) for environment, drivers in environments.items()})
     return path

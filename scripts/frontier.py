@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 TICKS_PERCENT = (0, 0.1, 0.5, 1, 2, 5, 10, 20, 40, 70, 100)
 MARKERS = "osD^vPX*ph<>"
 LEGEND_ROWS = 16  # beside panels of this height
+BELOW_ZERO = 0.06  # of the height: what stands at zero stands clear of the frame, and so do its intervals
 FRONTIER: dict[str, Any] = {"color": "0.7", "linewidth": 1.5, "linestyle": "--"}
 
 
@@ -70,7 +71,7 @@ def _draw_driver(axes: Axes, one: Mapping[str, Any], style: Mapping[str, Any]) -
         markersize=8,
         markeredgecolor="black" if one["on_frontier"] else "none",
         elinewidth=1.4,
-        clip_on=False,
+        capsize=3,
         zorder=3,
     )
 
@@ -86,9 +87,11 @@ def _draw_frontier(axes: Axes, best: list[Mapping[str, Any]]) -> None:
 
 
 def _scale(axes: Axes, highest_percent: float) -> None:
-    axes.set_yscale("function", functions=(_root, np.square))
-    axes.set_ylim(0, max(1.0, 1.1 * highest_percent))
-    axes.set_yticks([tick for tick in TICKS_PERCENT if tick <= axes.get_ylim()[1]])
+    top = max(1.0, 1.1 * highest_percent)
+    axes.set_yscale("function", functions=(_root, _square))
+    axes.set_ylim(-(BELOW_ZERO**2) * top, top)
+    axes.axhline(0, color="0.5", linewidth=0.8, zorder=0)
+    axes.set_yticks([tick for tick in TICKS_PERCENT if tick <= top])
     axes.yaxis.set_major_formatter("{x:g}")
     axes.grid(alpha=0.3)
 
@@ -106,4 +109,8 @@ def _legend(styles: Mapping[str, Mapping[str, Any]]) -> list[Line2D]:
 
 
 def _root(values: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.maximum(values, 0.0))
+    return np.sign(values) * np.sqrt(np.abs(values))
+
+
+def _square(values: np.ndarray) -> np.ndarray:
+    return np.sign(values) * np.square(values)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from scripts.driving import labels
 from worldmodel.files import atomic_file
 
 STYLE = """
@@ -36,8 +36,8 @@ class Report:
     replays: Path  # index.html of the replays
 
 
-def write_report(report: Report, names: Mapping[str, str]) -> Path:
-    """Write `report.html`; `names` replaces names of drivers by readable ones. Returns its path."""
+def write_report(report: Report) -> Path:
+    """Write `report.html`; drivers are called as in the figures. Returns its path."""
     results = json.loads(report.results.read_text(encoding="utf-8"))
     forecast = json.loads(report.forecast.read_text(encoding="utf-8"))
     replays = os.path.relpath(report.replays, report.folder)
@@ -50,7 +50,7 @@ def write_report(report: Report, names: Mapping[str, str]) -> Path:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>drivecast: demo</title><style>{STYLE}</style>"
         "<h1>A driver trained by backpropagation through imagined traffic</h1>"
-        f"{closed_loop_table(results, names)}"
+        f"{closed_loop_table(results)}"
         f'<p><a class="look" href="{escape(replays)}">Look at the episodes</a></p>'
         f"{forecast_table(forecast)}{figures}</html>\n"
     )
@@ -60,12 +60,13 @@ def write_report(report: Report, names: Mapping[str, str]) -> Path:
     return path
 
 
-def closed_loop_table(results: list[dict[str, Any]], names: Mapping[str, str]) -> str:
+def closed_loop_table(results: list[dict[str, Any]]) -> str:
     """Safety beside speed, with 95 % intervals: a slow driver is easily a safe one."""
     columns = ["driver", "episodes", "collisions, %", "at fault, %", "off road, %", "completed, %", "mean speed, m/s"]
+    names = labels(result["driver"] for result in results)
     rows = [
         [
-            names.get(result["driver"], result["driver"]),
+            names[result["driver"]],
             str(result["episodes"]),
             _share(result, "collision"),
             _percent(result["at_fault_collision_rate"]),

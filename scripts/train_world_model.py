@@ -12,11 +12,22 @@ from worldmodel.model import WorldModelConfig
 from worldmodel.recordings.store import WindowStore
 from worldmodel.training import WorldModelTrainer, WorldModelTrainingConfig
 
+ERRORS = ["train/reconstruction", "*/reconstruction", "*/forecast_error", "*/constant_velocity_error"]
 PANELS = [
-    ("error", ["train/reconstruction", "*/reconstruction", "*/forecast_error", "*/constant_velocity_error"]),
+    ("error (0.5: off by 1 m ahead, or 0.4 m aside)", ERRORS),
     ("information in the latent, nats", ["train/kl", "*/kl"]),
-    ("gaps: does it listen?", ["*/latent_gap", "*/ego_gap"]),
-    ("impossible futures", ["*/sampled_collision_rate", "*/sampled_off_road_rate", "*/recorded_collision_rate"]),
+    (
+        "error added by giving cars each other's latents\n(unit as in the first panel; 0: the latent is ignored)",
+        ["*/latent_gap"],
+    ),
+    (
+        "error added for the others by another ego's controls\n(unit as in the first panel; 0: the ego is ignored)",
+        ["*/ego_gap"],
+    ),
+    (
+        "impossible futures, share of vehicles",
+        ["*/sampled_collision_rate", "*/sampled_off_road_rate", "*/recorded_collision_rate"],
+    ),
 ]
 
 

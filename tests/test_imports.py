@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,28 @@ def test_packages_import_only_what_lies_before_them(package):
 
 def test_an_import_inside_a_function_counts():
     assert imported_packages("def f():\n    from envs.episode import Episode\n", "planner") == {"envs"}
+
+
+def modules_imported(file: Path, known: set[str]) -> set[str]:
+    """Those of `known` that a module imports anywhere, also inside functions, but not for type checking alone."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = [ast.Pass()]
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found & known
+
+
+def test_no_two_modules_import_each_other():
+    files = {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts): file
+        for package in MAY_IMPORT
+        for file in (ROOT / package).rglob("*.py")
+        if file.name != "__init__.py"
+    }
+    TopologicalSorter({name: modules_imported(file, set(files)) for name, file in files.items()}).prepare()

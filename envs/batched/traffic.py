@@ -110,6 +110,7 @@ class BatchedHighwayTraffic:
             off_road,
             completed,
             timed_out,
+            unpushed=self._unpushed(before, collided),
         )
 
     @property
@@ -150,8 +151,19 @@ class BatchedHighwayTraffic:
         there = self._segment[wanted.clamp_min(0), self.simulator.lanes.edge[own]]
         return torch.where((wanted == NO_LANE) | (there == NO_LANE), own, there)
 
-    def _state(self) -> TrafficState:
-        return state_of(self.simulator.scene, len(self.simulator.obstacles), torch.get_default_dtype())
+    def _unpushed(self, before: Scene, collided: Tensor) -> TrafficState | None:
+        """The scene as it were without this step's impacts, in the episodes that `collided (episode,)` by one."""
+        pushed = (collided & before.struck[:, 0])[:, None]
+        if not bool(pushed.any()):
+            return None
+        now = self.simulator.scene
+        return self._state(
+            now.but(x_m=now.x_m - before.impact_x_m * pushed, y_m=now.y_m - before.impact_y_m * pushed),
+        )
+
+    def _state(self, scene: Scene | None = None) -> TrafficState:
+        scene = self.simulator.scene if scene is None else scene
+        return state_of(scene, len(self.simulator.obstacles), torch.get_default_dtype())
 
 
 def state_of(scene: Scene, obstacles: int, dtype: torch.dtype) -> TrafficState:

@@ -14,7 +14,7 @@ from envs.batched.laws import desired_gap, free_acceleration, interaction, worth
 from envs.drivers.intents import Intents, IntentSource, observed_intents
 from envs.drivers.lanes_beside import runs_beside, touches
 from envs.drivers.steering import lane_keeping_steering
-from envs.neighbours import agent_at, lane_neighbours, nearest, pick_agents, single_lane
+from envs.neighbours import agent_at, lane_neighbours, nearest_indices, pick_agents, single_lane
 from worldmodel.errors import InputError
 from worldmodel.road import NO_LANE, Road
 from worldmodel.traffic import Controls, Goal, TrafficState
@@ -122,7 +122,7 @@ class IDMDriver:
         config, own_speed = self._own, self._own.desired_speed_mps
         goal = replace(goal, desired_speed_mps=torch.where(own_speed > 0, own_speed, goal.desired_speed_mps))
         everyone = history[:, -1]
-        agents = nearest(everyone, max(each.considered for each in self.configs))
+        agents = nearest_indices(everyone, max(each.considered for each in self.configs))
         scene = pick_agents(everyone, agents)
         ego = scene[:, 0]
         own = road.project(ego.position_m[:, None]).lane[:, 0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from envs.episode import Episode
+from envs.episode import Episode, EpisodeMetadata
 
 OUTCOMES = {
     "completed": "Completed",
@@ -15,8 +15,13 @@ OUTCOMES = {
 def title(episode: Episode) -> str:
     """One line that tells episodes apart."""
     about = episode.metadata
+    return f"{about.driver} on {place(about)}, seed {about.seed}"
+
+
+def place(about: EpisodeMetadata) -> str:
+    """The environment, and whose place the ego took in recorded traffic."""
     vehicle = f", {about.recording} vehicle {about.vehicle_id}" if about.recording is not None else ""
-    return f"{about.driver} on {about.environment}{vehicle}, seed {about.seed}"
+    return f"{about.environment}{vehicle}"
 
 
 def verdict(episode: Episode) -> str:

@@ -94,8 +94,8 @@ class TrafficDrawing:
         first = int(np.ceil(t - step - 1 + 1e-6))  # what is past already is not drawn
         opacity = round(255 * min(0.6, 0.16 + 1.2 / max(len(futures), 1)))
         for car in seen:
-            if car == 0 or not self.valid[step, car]:
-                continue
+            if car == 0 or not self.valid[step, car] or not np.isfinite(futures[:, :, car]).all():
+                continue  # not there, or not imagined
             now = self._at(self.position_m, car, t)
             for future in futures[:, max(0, first) :: 2, car]:
                 line = _flat(lens.pixels(np.concatenate([now[None], future])))

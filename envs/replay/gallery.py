@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
-from envs.episode import Episode
+from envs.episode import Episode, EpisodeMetadata, Outcome
 from envs.episode_file import is_other_table
 from envs.replay import caption
 from envs.replay.authorship import MARK
+from envs.replay.content_policy import content_policy
 from envs.replay.page import write_page
 from envs.replay.palette import OUTCOME_COLOURS, style_sheet
+from envs.replay.template import asset, fill
 from worldmodel.errors import InputError
 from worldmodel.files import atomic_file
 
-_STYLE = """
-body { margin: 24px auto; max-width: 1240px; padding: 0 16px; background: var(--page); color: var(--text);
-  font: 15px/1.5 system-ui, sans-serif; font-variant-numeric: tabular-nums; }
-table { border-collapse: collapse; width: 100%; background: var(--panel); }
-th, td { text-align: left; white-space: nowrap; padding: 6px 12px; border-bottom: 1px solid var(--line); }
-td.number, th.number { text-align: right; }
-a { color: var(--accent); }
-i { display: inline-block; width: 10px; height: 10px; border-radius: 5px; margin-right: 8px; }
-"""
 INDEX = "index.html"
-_COLUMNS = ("Episode", "Driver", "Environment", "Seed", "Outcome", "Mean speed, m/s")
+_COLUMNS = ("Outcome", "Environment", "Seed", "Mean speed, m/s", "Episode")
+_NUMBERS = ("Seed", "Mean speed, m/s")
+_WORST_FIRST: tuple[Outcome, ...] = ("collision", "off_road", "timed_out", "completed")
 
 
 def find_episodes(folder: Path) -> list[Path]:
@@ -49,35 +47,75 @@ def write_gallery(
     folder: Path, paths: Sequence[Path], output: Path, on_page: Callable[[], None] = lambda: None
 ) -> Path:
     """Write a page per episode of `folder` under `output`, and `index.html`; returns the latter's path."""
-    rows = []
+    rows: dict[str, list[_Row]] = {}
     for path in paths:
         episode = Episode.read(path)
         page = page_of(path, folder)
         write_page(episode, output / page)
-        rows.append(_row(episode, page))
+        row = _Row(episode.metadata, page, caption.verdict(episode), float(episode.states.speed_mps[:, 0].mean()))
+        rows.setdefault(row.about.driver, []).append(row)
         on_page()
-    head = "".join(f"<th{_number(name)}>{name}</th>" for name in _COLUMNS)
-    text = (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Replays</title>'
-        f'<meta name="generator" content="{MARK}">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-        f"<style>{style_sheet()}{_STYLE}</style></head>\n<body><h1>Replays</h1>\n"
-        f"<table><thead><tr>{head}</tr></thead><tbody>\n{''.join(rows)}</tbody></table></body></html>\n"
-    )
     with atomic_file(output / INDEX) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(_index(rows), encoding="utf-8")
     return output / INDEX
 
 
-def _row(episode: Episode, page: Path) -> str:
-    about = episode.metadata
-    link = f'<a href="{html.escape("/".join(page.parts), quote=True)}">{html.escape(str(page.with_suffix("")))}</a>'
-    mark = f'<i style="background: var(--{OUTCOME_COLOURS[about.outcome]})"></i>'
-    speed = f"{float(episode.states.speed_mps[:, 0].mean()):.1f}"
-    cells = [link, html.escape(about.driver), html.escape(about.environment), str(about.seed)]
-    cells += [mark + html.escape(caption.verdict(episode)), speed]
-    return "<tr>" + "".join(f"<td{_number(n)}>{c}</td>" for n, c in zip(_COLUMNS, cells, strict=True)) + "</tr>\n"
+@dataclass(frozen=True)
+class _Row:
+    """What the list says of an episode."""
+
+    about: EpisodeMetadata
+    page: Path
+    verdict: str
+    mean_speed_mps: float
+
+    def place(self) -> tuple[int, str, int, str]:
+        """The worst first."""
+        return _WORST_FIRST.index(self.about.outcome), self.about.environment, self.about.seed, self.page.as_posix()
+
+    def text(self) -> str:
+        about = self.about
+        link = quote(self.page.as_posix())  # also a colon: no name of a file is a "javascript:" address
+        cells = (
+            f'<i class="{OUTCOME_COLOURS[about.outcome]}"></i>{html.escape(self.verdict)}',
+            html.escape(caption.place(about)),
+            html.escape(str(about.seed)),
+            f"{self.mean_speed_mps:.1f}",
+            f'<a href="{html.escape(link)}">{html.escape(self.page.with_suffix("").as_posix())}</a>',
+        )
+        return "<tr>" + "".join(_cell("td", *pair) for pair in zip(_COLUMNS, cells, strict=True)) + "</tr>\n"
 
 
-def _number(column: str) -> str:
-    return ' class="number"' if column in ("Seed", "Mean speed, m/s") else ""
+def _index(rows: Mapping[str, Sequence[_Row]]) -> str:
+    """One group per driver: policies first, the others by name."""
+    drivers = sorted(rows, key=lambda driver: (not driver.startswith("policy"), driver))
+    style, script = style_sheet() + asset("index.css"), asset("index.js")
+    return fill(
+        asset("index.html"),
+        policy=content_policy(style, script),
+        mark=MARK,
+        style=style,
+        script=script,
+        drivers=" ".join(
+            f'<a href="#driver-{number}">{html.escape(driver)}</a>' for number, driver in enumerate(drivers)
+        ),
+        groups="\n".join(_group(number, driver, rows[driver]) for number, driver in enumerate(drivers)),
+    )
+
+
+def _group(number: int, driver: str, rows: Sequence[_Row]) -> str:
+    ends = Counter(row.about.outcome for row in rows)
+    counts = ", ".join(f"{caption.OUTCOMES[end].lower()} {ends[end]}" for end in _WORST_FIRST if ends[end])
+    head = "".join(_cell("th", name, name) for name in _COLUMNS)
+    body = "".join(row.text() for row in sorted(rows, key=_Row.place))
+    return (
+        f'<details open id="driver-{number}"><summary><h2>{html.escape(driver)}</h2> '
+        f"<span>{len(rows)} episodes: {counts}</span></summary>\n"
+        f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></details>"
+    )
+
+
+def _cell(tag: str, column: str, content: str) -> str:
+    kind = "number" if column in _NUMBERS else "outcome" if column == "Outcome" else "text"
+    label = f' data-label="{column}"' if tag == "td" and kind == "number" else ""
+    return f'<{tag} class="{kind}"{label}>{content}</{tag}>'

@@ -7,7 +7,6 @@ import html
 import json
 import zlib
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,11 @@ import numpy as np
 from envs.episode import Episode
 from envs.replay import caption
 from envs.replay.authorship import MARK
+from envs.replay.content_policy import content_policy
 from envs.replay.palette import style_sheet, term_colour
 from envs.replay.readings import Readings
 from envs.replay.roadway import Roadway, road_middle_m
+from envs.replay.template import asset, fill
 from worldmodel.files import atomic_file
 
 SCRIPTS = ("episode.js", "camera.js", "scene.js", "chart.js", "player.js")
@@ -36,17 +37,16 @@ def write_page(episode: Episode, path: Path | str) -> None:
 
 def page(episode: Episode) -> str:
     """The replay of `episode` as HTML."""
-    assets = files("envs.replay") / "assets"
-    filled = (assets / "page.html").read_text("utf-8")
-    parts = {
-        "title": html.escape(f"{caption.title(episode)} - {MARK}"),
-        "style": style_sheet() + (assets / "page.css").read_text("utf-8"),
-        "script": "\n".join((assets / name).read_text("utf-8") for name in SCRIPTS),
-        "data": base64.b64encode(pack(episode)).decode("ascii"),
-    }
-    for name, text in parts.items():
-        filled = filled.replace(f"{{{{{name}}}}}", text, 1)
-    return filled
+    style = style_sheet() + asset("page.css")
+    script = '"use strict";\n(() => {\n' + "\n".join(asset(name) for name in SCRIPTS) + "\n})();\n"
+    return fill(
+        asset("page.html"),
+        policy=content_policy(style, script),
+        title=html.escape(f"{caption.title(episode)} - {MARK}"),
+        style=style,
+        script=script,
+        data=base64.b64encode(pack(episode)).decode("ascii"),
+    )
 
 
 def pack(episode: Episode) -> bytes:
@@ -119,8 +119,9 @@ def _imaginations(episode: Episode, seen: np.ndarray, origin: np.ndarray, arrays
     for step, imagined in sorted(episode.imaginations.items()):
         near = valid[step] & (np.linalg.norm(position[step] - position[step, 0], axis=-1) < IN_VIEW_M)
         near[0] = False
-        cars = np.flatnonzero(near)
-        futures = _numpy(imagined.futures_m)[0, :MAX_SAMPLES, stride - 1 :: stride][:, :, seen[cars]]
+        futures = _numpy(imagined.futures_m)[0, :MAX_SAMPLES, stride - 1 :: stride][:, :, seen]
+        cars = np.flatnonzero(near & np.isfinite(futures).all((0, 1, 3)))  # those that were imagined
+        futures = futures[:, :, cars]
         arrays.add(f"futures{step}", futures.swapaxes(0, 1) - origin, 0.02, order=2)  # (future, sample, car, 2)
         arrays.add(f"plan{step}", _numpy(imagined.plan_m)[0] - origin, 0.02, order=2)
         if imagined.cost:

@@ -9,10 +9,14 @@ import pytest
 import torch
 from recorded_scenes import Track, straight_scene
 
-from envs.closed_loop import ClosedLoopConfig, run_episodes
+from envs.batched.traffic import BatchedHighwayTraffic
+from envs.closed_loop import IMAGINED_AGENTS, ClosedLoopConfig, run_episodes
+from envs.contact import ego_separation_m, nearest_contact
 from envs.drivers import ConstantVelocityDriver, HumanDriver, IdleDriver, IDMDriver
 from envs.episode import Episode
+from envs.highway import HighwayTraffic
 from envs.recorded_traffic import RecordedTraffic
+from envs.replay.readings import Readings
 from envs.results import compare, summarise
 from worldmodel.driver import Imagination
 from worldmodel.errors import InputError
@@ -105,6 +109,22 @@ def test_headway_is_front_to_front_over_speed():
     assert np.isnan(table.loc[2, "time_headway_s"])
 
 
+def test_a_replay_reads_the_headway_and_the_time_to_collision_of_the_results():
+    tracks = [Track(x_m=20 + 25 * i, speed_mps=12 + 3 * (i % 3), lane=i % 2, last=90) for i in range(30)]
+    result = run_episodes(traffic(tracks), IDMDriver(), range(8), ClosedLoopConfig(keep="all"))
+    assert result.table["time_headway_s"].notna().any()
+    assert np.isfinite(result.table["min_ttc_s"]).any()
+    for episode, (_, row) in zip(result.episodes, result.table.iterrows(), strict=True):
+        read = Readings.of(episode)
+        known = read.time_to_collision_s[np.isfinite(read.time_to_collision_s)]
+        assert known.min(initial=np.inf) == pytest.approx(row["min_ttc_s"], rel=1e-5)
+        headway = np.nanmedian(read.headway_s) if np.isfinite(read.headway_s).any() else np.nan
+        assert headway == pytest.approx(row["time_headway_s"], rel=1e-5, nan_ok=True)
+        following = read.leader >= 0
+        assert (following == np.isfinite(read.gap_m)).all()
+        assert episode.states.valid.numpy()[np.flatnonzero(following), read.leader[following]].all()
+
+
 def test_harsh_braking_is_uncomfortable_and_cruising_is_not():
     class Braking(IdleDriver):
         def act(self, history, road, goal):
@@ -136,6 +156,18 @@ def test_kept_episode_begins_at_the_start_and_ends_with_the_event(tmp_path):
         assert (episode.metadata.collided_with is not None) == (row["outcome"] == "collision")
         episode.write(tmp_path / "episode.parquet")
         assert Episode.read(tmp_path / "episode.parquet").metadata == episode.metadata
+
+
+def test_only_those_who_were_imagined_have_futures():
+    tracks = [Track(x_m=20 + 12 * i, speed_mps=10, lane=i % 2, last=60) for i in range(30)]
+    driver = Dreaming()
+    episode = run_episodes(traffic(tracks), driver, [0], ClosedLoopConfig(keep="all")).episodes[0]
+    futures = episode.imaginations[0].futures_m[0]
+    imagined = futures.isfinite().all(-1).all(0).all(0)
+    assert imagined.sum() == IMAGINED_AGENTS < 30
+    assert torch.equal(imagined, ~futures.isnan().any(-1).any(0).any(0))
+    distance = (episode.states.position_m[0] - episode.states.position_m[0, 0]).norm(dim=-1)
+    assert distance[imagined].max() <= distance[~imagined].min()
 
 
 def test_imagined_cost_is_compared_with_what_came_about_term_by_term():
@@ -185,3 +217,34 @@ def test_summary_is_json_and_pairs_are_by_seed():
 def test_unknown_keep_is_refused():
     with pytest.raises(InputError, match="keep: expected one of"):
         ClosedLoopConfig(keep="some")
+
+
+@pytest.mark.parametrize("simulator", [BatchedHighwayTraffic, HighwayTraffic])
+def test_a_rear_end_is_judged_before_highway_env_pushes_the_cars_apart(simulator):
+    """In these episodes the pushed cars stand bumper to bumper, no longer one in the other."""
+    world = simulator("highway-v0", vehicles=50, lanes=4, density=1.5)
+    seeds = [3_100_000_022, 3_100_000_047, 3_100_000_061]
+    result = run_episodes(world, IdleDriver(), seeds, ClosedLoopConfig(keep="all"))
+    assert result.table["contact"].tolist() == ["front"] * 3
+    assert result.table["at_fault"].all()
+    assert (result.table["min_ttc_s"] == 0).all()
+    for episode in result.episodes:  # and that is what a replay shows
+        last = episode.states[-1:]
+        assert int(nearest_contact(last)) == episode.metadata.collided_with
+        assert float(ego_separation_m(last).min()) < 0
+
+
+def test_an_impact_is_taken_back_from_the_scene_that_is_judged_and_left_in_the_state():
+    batched, other = (
+        make("highway-v0", vehicles=50, lanes=4, density=1.5) for make in (BatchedHighwayTraffic, HighwayTraffic)
+    )
+    for world in (batched, other):
+        world.reset([3_100_000_022])
+    nothing = Controls(torch.zeros(1), torch.zeros(1))
+    for _ in range(14):
+        steps = [world.step(nothing) for world in (batched, other)]
+    assert all(bool(step.collided) for step in steps)
+    moved = [step.state.position_m - step.scene.position_m for step in steps]
+    assert float(moved[0].norm(dim=-1).max()) > 0.1
+    torch.testing.assert_close(moved[0], moved[1], atol=1e-4, rtol=0)
+    torch.testing.assert_close(steps[0].scene.position_m, steps[1].scene.position_m, atol=1e-4, rtol=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -60,6 +61,57 @@ def test_an_imagination_may_leave_out_cost_terms_and_samples(episode: Episode, t
     assert set(again[0].cost) == set(full.cost)
     assert again[7].cost == {}
     assert again[7].futures_m.shape == bare.futures_m.shape
+
+
+def test_who_was_not_imagined_has_no_future_and_takes_no_space(episode: Episode, tmp_path: Path) -> None:
+    full = episode.imaginations[0]
+    futures = full.futures_m.clone()
+    futures[:, :, :, 3:] = torch.nan
+    some = replace(episode, imaginations={0: replace(full, futures_m=futures)})
+    some.write(tmp_path / "some.parquet")
+    again = Episode.read(tmp_path / "some.parquet").imaginations[0].futures_m
+    assert torch.equal(again.isnan(), futures.isnan())
+    assert (again - futures)[..., :3, :].abs().max() < 0.0051
+    replace(episode, imaginations={0: full}).write(tmp_path / "full.parquet")
+    assert (tmp_path / "some.parquet").stat().st_size < (tmp_path / "full.parquet").stat().st_size
+
+
+def test_an_episode_of_the_first_format_is_read(episode: Episode, tmp_path: Path) -> None:
+    episode.write(tmp_path / "now.parquet")
+    table = pq.read_table(tmp_path / "now.parquet")
+    header = json.loads(table.schema.metadata[b"drivecast.episode"]) | {"version": 1}
+    earlier = table.drop_columns(["futures_agents"])
+    pq.write_table(earlier.replace_schema_metadata({b"drivecast.episode": json.dumps(header)}), tmp_path / "a.parquet")
+    now, then = (Episode.read(tmp_path / name).imaginations for name in ("now.parquet", "a.parquet"))
+    assert all(torch.equal(now[step].futures_m, then[step].futures_m) for step in now)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seed", "<script>alert(1)</script>"),
+        ("seed", True),
+        ("driver", 3),
+        ("dt_s", float("nan")),
+        ("vehicle_id", "7"),
+        ("collided_with", 99),
+        ("collided_with", "<b>"),
+        ("at_fault", 1),
+        ("desired_speed_mps", [25]),
+        ("extras", []),
+    ],
+)
+def test_a_file_with_metadata_of_another_kind_is_refused_with_one_line(
+    episode: Episode, tmp_path: Path, field: str, value: object
+) -> None:
+    episode.write(tmp_path / "a.parquet")
+    table = pq.read_table(tmp_path / "a.parquet")
+    header = json.loads(table.schema.metadata[b"drivecast.episode"])
+    header["metadata"][field] = value
+    pq.write_table(table.replace_schema_metadata({b"drivecast.episode": json.dumps(header)}), tmp_path / "b.parquet")
+    with pytest.raises(InputError) as error:
+        Episode.read(tmp_path / "b.parquet")
+    assert f"{field} must be" in one_line(error)
 
 
 def test_an_episode_is_compact(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from envs.registration import HIGHWAY
+from envs.registration import BATCHED, HIGHWAY, RECORDED, RENAMED
+from worldmodel.errors import InputError
 
 
 @pytest.mark.parametrize("name", HIGHWAY)
@@ -30,7 +31,7 @@ def test_a_rendered_frame_is_not_black(name):
 
 
 def test_a_full_episode_of_random_actions_never_fails_and_ends():
-    environment = gymnasium.make("drivecast/Merge-v1")
+    environment = gymnasium.make("drivecast/MergeControl-v1")
     environment.reset(seed=3)
     environment.action_space.seed(3)
     for _ in range(300):
@@ -45,7 +46,7 @@ def test_a_full_episode_of_random_actions_never_fails_and_ends():
 
 
 def test_a_lane_change_by_steering_costs_the_lane_change_reward():
-    environment = gymnasium.make("drivecast/Merge-v1").unwrapped
+    environment = gymnasium.make("drivecast/MergeControl-v1").unwrapped
     environment.reset(seed=0)
     for other in environment.road.vehicles[1:]:
         other.position[0] += 5000
@@ -53,3 +54,33 @@ def test_a_lane_change_by_steering_costs_the_lane_change_reward():
     assert environment.vehicle.lane_index[2] == 0
     assert sum(costs) == 1
     environment.close()
+
+
+@pytest.mark.parametrize("name", [*HIGHWAY, "drivecast/merge-v1"])
+@pytest.mark.parametrize("wrong", [[np.nan, 0.0], [0.0, -np.inf]])
+def test_an_action_that_is_not_finite_is_refused(name, wrong):
+    config = {} if name in HIGHWAY else {"config": {"action": {"type": "ContinuousAction"}}}
+    environment = gymnasium.make(name, disable_env_checker=True, **config)
+    environment.reset(seed=0)
+    with pytest.raises(InputError, match="action: expected finite numbers"):
+        environment.step(np.array(wrong))
+    observation = environment.step(np.zeros(2))[0]  # and nothing of it stays
+    assert np.isfinite(observation).all()
+    environment.close()
+
+
+def test_no_two_names_differ_by_the_case_of_letters_alone():
+    names = [*HIGHWAY, *(f"drivecast/{name}" for name in BATCHED), RECORDED]
+    assert len({name.lower() for name in names}) == len(names)
+
+
+@pytest.mark.parametrize(("earlier", "name"), RENAMED.items())
+def test_an_earlier_name_warns_and_makes_the_same_environment(earlier, name):
+    with pytest.warns(DeprecationWarning, match=f"{earlier} is now called {name}"):
+        before = gymnasium.make(earlier)
+    now = gymnasium.make(name)
+    assert (before.spec.max_episode_steps, before.action_space) == (now.spec.max_episode_steps, now.action_space)
+    assert before.unwrapped.config == now.unwrapped.config
+    np.testing.assert_array_equal(before.reset(seed=4)[0], now.reset(seed=4)[0])
+    for environment in (before, now):
+        environment.close()

@@ -78,3 +78,14 @@ def test_vectors_of_environments_can_be_made(store):
 def test_missing_data_is_told_in_one_line():
     with pytest.raises(InputError, match="data: RecordedTraffic needs a recording store"):
         gymnasium.make(envs.registration.RECORDED)
+
+
+@pytest.mark.parametrize("wrong", [[np.nan, 0.0], [0.0, np.inf], [0.0], [[0.0, 0.0]]])
+def test_an_action_of_anything_but_two_finite_numbers_is_refused_and_leaves_no_trace(environment, wrong):
+    environment = environment.unwrapped
+    environment.reset(seed=1)
+    with pytest.raises(InputError, match="action: expected"):
+        environment.step(np.array(wrong))
+    seen, reward, *_ = environment.step(np.zeros(2, np.float32))
+    assert np.isfinite(seen).all()
+    assert np.isfinite(reward)

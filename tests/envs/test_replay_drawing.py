@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +14,10 @@ import torch
 from example_episodes import curved_road, highway_episode
 from PIL import Image, ImageColor
 
+from envs.episode import Episode
 from envs.replay.film import FilmConfig, write_film
 from envs.replay.frame import FrameArtist
+from envs.replay.page import pack
 from envs.replay.palette import DARK, LIGHT, term_colour
 from envs.replay.readings import Readings
 from envs.replay.roadway import Roadway, road_middle_m
@@ -84,10 +88,11 @@ def test_the_leader_is_the_next_car_ahead_in_the_lane_and_the_gap_is_between_bum
     lengths = episode.states.length_m[0, :2].sum().item() / 2
     apart = (episode.states.position_m[0, 1, 0] - episode.states.position_m[0, 0, 0]).item()
     assert readings.gap_m[0] == pytest.approx(apart - lengths, abs=1e-3)
-    assert readings.headway_s[0] == pytest.approx(readings.gap_m[0] / 25, abs=1e-3)
+    fronts = readings.gap_m[0] + episode.states.length_m[0, 1].item()
+    assert readings.headway_s[0] == pytest.approx(fronts / 25, abs=1e-3)
 
 
-def test_time_to_collision_is_read_only_while_closing() -> None:
+def test_time_to_collision_is_read_only_on_course() -> None:
     episode = highway_episode(steps=3, cars=8)
     speed = episode.states.speed_mps.clone()
     speed[:, 1] = 20.0
@@ -119,6 +124,36 @@ def test_a_picture_shows_the_ego_the_road_and_the_costs(theme: str, colours: dic
     assert share_of(picture, colours["ego"]) > 0.002
     assert share_of(picture, colours["asphalt"]) > 0.1
     assert share_of(picture, colours["term-proximity"]) > 0.01
+
+
+def test_no_future_is_drawn_for_who_was_not_imagined() -> None:
+    """Neither in a film nor on a page; the cars themselves and the ego's plan stay."""
+    episode = highway_episode(steps=20, cars=6)
+
+    def known(cars: int) -> Episode:
+        imaginations = {}
+        for step, imagined in episode.imaginations.items():
+            futures = imagined.futures_m.clone()
+            futures[:, :, :, cars:] = torch.nan
+            imaginations[step] = replace(imagined, futures_m=futures)
+        return replace(episode, imaginations=imaginations)
+
+    def purple(episode: Episode) -> int:
+        picture = np.asarray(FrameArtist(episode, 960, 544).draw(7.5)).astype(int)
+        return int((picture[..., 2] - picture[..., 1] > 20).sum())
+
+    nobody, everybody = purple(known(1)), purple(episode)
+    assert nobody < purple(known(3)) < everybody
+    assert share_of(FrameArtist(known(1), 960, 544).draw(7.5), LIGHT["ego"]) > 0.002
+    for cars in (1, 3):
+        header = header_of(pack(known(cars)))
+        assert [car for each in header["imaginations"] for car in each["cars"] if car >= cars] == []
+        assert {car for each in header["imaginations"] for car in each["cars"]} == set(range(1, cars))
+
+
+def header_of(packed: bytes) -> dict:
+    raw = zlib.decompress(packed)
+    return json.loads(raw[4 : 4 + int.from_bytes(raw[:4], "little")])
 
 
 def test_a_picture_without_cost_terms_shows_the_speed_instead() -> None:

@@ -1,4 +1,4 @@
-"""The replay page, in a real browser."""
+"""The replay page and the list of replays, in a real browser."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from example_episodes import curved_road, highway_episode
 
 from envs.episode import Episode
+from envs.replay.gallery import find_episodes, write_gallery
 from envs.replay.page import page, write_page
 from envs.replay.palette import DARK, LIGHT
 from worldmodel.traffic import Controls
@@ -239,8 +240,9 @@ def test_question_mark_opens_help_with_keys_and_details(replay: Page) -> None:
     text = replay.tab.locator("#help").inner_text()
     assert "play or pause" in text
     assert "0123456789abcdef" in text
-    replay.tab.keyboard.press("Escape")
+    replay.tab.locator("#help button").click()
     assert not replay.tab.locator("#help").is_visible()
+    assert replay.complaints == []
 
 
 def test_a_car_under_the_pointer_is_named(replay: Page) -> None:
@@ -275,6 +277,105 @@ def test_markup_in_names_is_shown_as_text(show, tmp_path: Path) -> None:
     assert replay.tab.locator("h1").inner_text().startswith("</script><script>")
     assert replay.tab.title() != "broken"
     assert replay.tab.locator("h1 b, #legend img").count() == 0
+
+
+@pytest.mark.parametrize("name", ["{{script}}", "{{data}}{{style}}", "{{title}}"])
+def test_a_driver_named_like_a_place_of_the_template_is_shown_as_text(show, tmp_path: Path, name: str) -> None:
+    replay = show(written(tmp_path, highway_episode(steps=5, cars=3, driver=name)))
+    assert replay.complaints == []
+    assert replay.tab.locator("h1").inner_text().startswith(f"{name} on highway-v0")
+    assert replay.tab.title().startswith(name)
+
+
+def broken_into(path: Path) -> str:
+    """The page with a stranger's script, handler and style put into it."""
+    text = path.read_text(encoding="utf-8")
+    mischief = "<script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\">"
+    mischief += "<a id=trap href=\"javascript:document.title='broken'\">x</a><style>h1 { display: none }</style>"
+    assert "</h1>" in text
+    path.write_text(text.replace("</h1>", f"</h1>{mischief}", 1), encoding="utf-8")
+    return "() => document.getElementById('trap').click()"
+
+
+def test_only_the_pages_own_script_and_style_are_in_force(show, tmp_path: Path) -> None:
+    path = written(tmp_path, highway_episode(steps=5, cars=3))
+    trap = broken_into(path)
+    replay = show(path)
+    replay.tab.evaluate(trap)
+    replay.tab.wait_for_timeout(100)
+    assert replay.tab.title() != "broken"
+    assert replay.tab.locator("h1").is_visible()
+    assert replay.state()["steps"] == 5
+
+
+@pytest.fixture
+def listing(browser, tmp_path: Path) -> Iterator:
+    """`listing(width)`: the list of replays of two drivers, in a tab."""
+    for seed, driver, outcome in (
+        (1, "idle", "completed"),
+        (2, "idle", "collision"),
+        (3, "policy:runs/" + "a-long-name/" * 12 + "policy.safetensors", "completed"),
+    ):
+        episode = highway_episode(steps=4, cars=3, seed=seed, driver=driver, outcome=outcome)
+        episode.write(tmp_path / "in" / ("highway-v0-" + "deep-" * 30) / f"{seed}.parquet")
+    contexts = []
+
+    def opened(width: int = 1280):
+        if not (tmp_path / "out").exists():
+            write_gallery(tmp_path / "in", find_episodes(tmp_path / "in"), tmp_path / "out")
+        contexts.append(browser.new_context(viewport={"width": width, "height": 700}, offline=True))
+        tab = contexts[-1].new_page()
+        tab.complaints = []
+        tab.on("console", lambda message: tab.complaints.append(message.text))
+        tab.on("pageerror", lambda error: tab.complaints.append(str(error)))
+        tab.goto((tmp_path / "out" / "index.html").as_uri())
+        return tab
+
+    opened.index = tmp_path / "out" / "index.html"
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize("width", [320, 700, 1000, 1300])
+def test_nothing_of_the_list_is_cut_off(listing, width: int) -> None:
+    tab = listing(width)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    right = tab.evaluate(
+        "Math.max(...[...document.querySelectorAll('td')].map((c) => c.getBoundingClientRect().right))"
+    )
+    assert right <= width
+
+
+def test_the_list_can_be_narrowed_to_some_words(listing) -> None:
+    tab = listing()
+    rows = tab.locator("tbody tr")
+    assert rows.count() == 3
+    tab.fill("#filter", "IDLE collision")
+    assert [row.is_visible() for row in rows.all()] == [False, True, False]
+    assert not tab.locator("details").first.is_visible()
+    assert tab.locator("#shown").inner_text() == "1 of 3 episodes"
+    tab.fill("#filter", "")
+    assert all(row.is_visible() for row in rows.all())
+    assert tab.complaints == []
+
+
+def test_a_link_of_the_list_leads_to_its_page(listing) -> None:
+    tab = listing()
+    tab.locator("tbody a").first.click()
+    tab.evaluate("replay.ready")
+    assert tab.locator("h1").inner_text().startswith("policy:runs/")
+
+
+def test_only_the_lists_own_script_and_style_are_in_force(listing) -> None:
+    listing()
+    trap = broken_into(listing.index)
+    tab = listing()
+    tab.evaluate(trap)
+    tab.wait_for_timeout(100)
+    assert tab.title() == "Replays"
+    assert tab.locator("h1").is_visible()
+    assert tab.locator("#shown").inner_text() == "3 episodes"
 
 
 def test_an_episode_without_steps_costs_or_imaginations_can_be_shown(show, tmp_path: Path) -> None:

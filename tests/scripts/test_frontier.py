@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from envs.results import mark_frontier
-from scripts.frontier import _draw_frontier, _legend, draw_frontier
+from scripts.driving import labels
+from scripts.frontier import _draw_driver, _draw_frontier, _legend, _scale, draw_frontier
+from scripts.report import closed_loop_table
+from scripts.train_world_model import PANELS
 
 
 def driver(rate, speed, interval=0.5):
@@ -55,3 +58,42 @@ def test_many_drivers_one_driver_and_one_episode_are_drawn(tmp_path):
     alone = mark_frontier({"idm": driver(0.0, 20.0, interval=0.0)})
     draw_frontier(tmp_path / "frontier.png", {"highway": many, "merge": alone})
     assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_driver_without_collisions_stands_clear_of_the_axis_and_so_do_its_intervals(axes):
+    one = {**driver(0.0, 20.0), "on_frontier": False}
+    _scale(axes, 80.0)
+    _draw_driver(axes, one, {"marker": "o", "color": "C0"})
+
+    def height(percent):
+        """Of the panel, from its lower edge."""
+        return axes.transAxes.inverted().transform(axes.transData.transform((20.0, percent)))[1]
+
+    assert height(0.0) > 0.04
+    (container,) = axes.containers
+    caps, bars = container.lines[1:]
+    assert len(caps) == 4  # ends of the intervals that can be told from the axis and from the frontier
+    low, high = (height(100 * one[f"collision_{end}"]) for end in ("low", "high"))
+    assert [*map(height, bars[1].get_segments()[0][:, 1])] == pytest.approx([low, high])
+    assert high - low > 0.05
+    assert [tick for tick in axes.get_yticks() if tick < 0] == []
+
+
+def test_drivers_are_called_the_same_in_the_report_and_in_the_figure():
+    drivers = ["policy:runs/demo/policy/policy.safetensors", "idm:20", "idle"]
+    assert [*labels(drivers).values()] == ["policy", "idm:20", "idle"]
+    several = labels(["policy:a/policy.safetensors", "policy:b/policy.safetensors", "ppo:runs/ppo"])
+    assert len(set(several.values())) == 3
+    assert all("/" not in name for name in several.values())
+    result = driver(0.0, 20.0) | {"driver": drivers[0], "environment": "highway-v0"}
+    for name in ("at_fault_collision", "off_road", "success"):
+        result |= {f"{name}_rate": 0.0, f"{name}_low": 0.0, f"{name}_high": 0.1}
+    assert "<td>policy</td>" in closed_loop_table([result])
+
+
+@pytest.mark.parametrize("gap", ["latent_gap", "ego_gap"])
+def test_training_curves_say_what_a_gap_is_and_in_which_unit(gap):
+    (title,) = [title for title, names in PANELS if f"*/{gap}" in names]
+    assert "error added" in title
+    assert "(unit as in the first panel; 0: the" in title
+    assert "0.5: off by 1 m" in next(title for title, names in PANELS if "*/forecast_error" in names)

@@ -80,8 +80,8 @@ class Player {
       ["Acceleration", "m/s²", 1, held(v.acceleration), () => ""],
       ["Steering", "°", 1, (i) => (held(v.steering)(i) * 180) / Math.PI, () => "left is +"],
       ["Gap ahead", "m", 1, held(v.gap_m), (x) => (Number.isFinite(x) ? "bumper to bumper" : "no leader")],
-      ["Headway", "s", 1, held(v.headway_s), () => ""],
-      ["Time to collision", "s", 1, (i) => Math.min(held(v.time_to_collision_s)(i), 30), (x) => (Number.isFinite(x) ? (x >= 30 ? "30 or more" : "") : "not closing")],
+      ["Headway", "s", 1, held(v.headway_s), (x) => (Number.isFinite(x) ? "front to front" : "")],
+      ["Time to collision", "s", 1, (i) => Math.min(held(v.time_to_collision_s)(i), 30), (x) => (Number.isFinite(x) ? (x >= 30 ? "30 or more" : "") : "not on course")],
     ];
     this.tiles = tiles.map(([label, unit, digits, read, note]) => {
       const tile = document.createElement("div"), head = document.createElement("p"), body = document.createElement("p");
