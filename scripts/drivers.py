@@ -12,9 +12,11 @@ from torch import Tensor
 
 from envs.closed_loop import Score
 from envs.drivers import ConstantVelocityDriver, HumanDriver, IdleDriver, IDMConfig, IDMDriver
+from envs.highway_simulator import ENVIRONMENTS as HIGHWAY_ENVIRONMENTS
 from envs.highway_simulator import SIMULATORS
 from envs.lockstep import LockstepTraffic
 from envs.recorded_traffic import RecordedTraffic, RecordedTrafficConfig
+from scripts.driver_kinds import PLAIN_DRIVERS, TRAINED_BY, check_route, named_drivers
 from worldmodel.driver import Driver
 from worldmodel.errors import InputError
 from worldmodel.road import Road
@@ -24,11 +26,9 @@ if TYPE_CHECKING:
     from envs.drivers.stable_baselines import StableBaselinesDriver
     from planner.driver import ReactiveDriver
 
-PLAIN_DRIVERS = ("idm", "constant-velocity", "idle", "human")
-TRAINED_BY = {"policy": "train-policy", "ppo": "train-baseline", "dqn": "train-baseline"}  # kind of KIND:PATH: the verb
 BASELINES = ("ppo", "dqn")
 RECORDED = "recorded"
-ENVIRONMENTS = (RECORDED, "highway-v0", "highway-fast-v0", "merge-v1")
+ENVIRONMENTS = (RECORDED, *HIGHWAY_ENVIRONMENTS)
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,10 @@ def check_driver(name: str, environment: str) -> None:
     if kind == "idm" and name != "idm":
         _desired_speed(name)
     elif not (kind in TRAINED_BY and value) and name not in PLAIN_DRIVERS:
-        named = ", ".join([*PLAIN_DRIVERS, "idm:SPEED", *(f"{kind}:PATH" for kind in TRAINED_BY)])
-        raise InputError(f"driver '{name}': expected one of {named}")
+        raise InputError(f"driver '{name}': expected one of {named_drivers()}")
     if name == "human" and environment != RECORDED:
         raise InputError(f"driver 'human': {environment} has no recorded human; evaluate it on --environment recorded")
+    check_route(name, environment)
 
 
 def driver_path(name: str) -> Path | None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from envs.drivers.baseline_training import BaselineTrainer, BaselineTrainingConfig
 from scripts.curves import Curves
 from scripts.device import available_device
+from scripts.mlflow_server import MODEL_FOLDER
 from scripts.tracking import Run
-from scripts.training import MODEL_FOLDER
 
 PANELS = [
     ("reward of an episode", ["train/episode_reward"]),

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Protocol
 
 from scripts.curves import Curves
+from scripts.mlflow_server import MODEL_FOLDER
 from scripts.tracking import Run
 from worldmodel.optimisation import Log, Schedule
-
-MODEL_FOLDER = "model"  # of a run's artifacts: where registering puts the model
 
 
 class Trainer(Protocol):
