@@ -35,10 +35,10 @@ class DriverKind:
 
 DRIVER_KINDS = (
     DriverKind("idm"),
-    DriverKind("idm:SPEED"),
     DriverKind("constant-velocity", by_lanes=False),
     DriverKind("idle", by_lanes=False),
     DriverKind("human", note="recorded traffic only", by_lanes=False),
+    DriverKind("idm:SPEED"),
     DriverKind("policy:PATH", trained_by="train-policy"),
     DriverKind("ppo:PATH", trained_by="train-baseline"),
     DriverKind("dqn:PATH", trained_by="train-baseline"),

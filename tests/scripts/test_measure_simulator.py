@@ -11,14 +11,14 @@ from worldmodel.errors import InputError
 
 def test_speed_json_has_both_speeds_and_their_ratio(tmp_path):
     config = MeasureSimulatorConfig(
-        tmp_path, "highway-fast-v0", episodes=8, turns=1, turn_s=0.3, scaling_cars=[5], scaling_episodes=[1, 2]
+        tmp_path, "highway-fast-v0", episodes=8, turns=1, turn_s=0.3, scaling_vehicles=[5], scaling_episodes=[1, 2]
     )
     run(config, ConsoleRun())
     speed = json.loads((tmp_path / "speed.json").read_text())
     assert speed["environment"] == "highway-fast-v0"
-    assert (speed["cars"], speed["episodes"], speed["cores"]) == (21, 8, 1)
+    assert (speed["vehicles"], speed["episodes"], speed["cores"]) == (21, 8, 1)
     assert speed["ratio"] == pytest.approx(speed["batched_steps_per_s"] / speed["highway_env_steps_per_s"])
-    assert [(row["cars"], row["episodes"]) for row in speed["scaling"]] == [(5, 1), (5, 2)]
+    assert [(row["vehicles"], row["episodes"]) for row in speed["scaling"]] == [(5, 1), (5, 2)]
     assert all(row["steps_per_s"] > 0 for row in speed["scaling"])
 
 
