@@ -231,7 +231,7 @@ def test_a_policy_that_collapsed_into_full_braking_is_told_once_after_a_quarter_
     assert shares == {step: 1.0 for step in range(1, 9)}
     assert len(lines) == 1
     assert "at step 2, 100% of the rollouts'" in lines[0]
-    assert "--training.learning_rate" in lines[0]
+    assert "--training.learning-rate" in lines[0]
     assert "\n" not in lines[0]
 
 
