@@ -138,9 +138,11 @@ class MlflowServer:
         source = str(self._call("get_model_version_download_uri", name, str(version))).rstrip("/")
         file = source.rpartition("/")[2] if source.endswith(MODEL_ENDINGS) else ""
         folder = source.removesuffix(file).rstrip("/")
+        if found := re.fullmatch("runs:/([^/]+)/(.*)", folder):  # MLflow copies what it is asked for by its run
+            folder = f"{self._call('get_run', found[1]).info.artifact_uri}/{found[2]}"
         download = self._mlflow.artifacts.download_artifacts
-        found = self._guarded(download, artifact_uri=folder, tracking_uri=self.uri, registry_uri=self.uri)
-        return Path(found) / file if file else Path(found)
+        place = Path(self._guarded(download, artifact_uri=folder, tracking_uri=self.uri, registry_uri=self.uri))
+        return place / file if file else place
 
     def params(self, params: dict[str, str]) -> None:
         entity = self._mlflow.entities.Param

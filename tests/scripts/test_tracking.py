@@ -174,6 +174,7 @@ def test_a_registered_model_downloads_whole(database, tmp_path, monkeypatch):
     found = resolve_model("models:/whole/latest")
     assert load_model(found, "policy").config == {"steps": 5}
     assert load_model(found, "world-model").config == {"steps": 6}
+    assert Path(database.removeprefix("sqlite:///")).parent in found.parents  # where it lies, without a copy
 
 
 def test_a_model_that_was_registered_as_a_file_is_found_with_what_belongs_to_it(server, tmp_path, monkeypatch):
