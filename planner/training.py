@@ -182,5 +182,5 @@ class PolicyTrainer:
             self.warn(
                 f"warning: at step {step}, {share:.0%} of the rollouts' controls are at their limits: the policy has "
                 "probably collapsed into one answer to everything, such as full braking; try a lower "
-                "--training.learning_rate or softer cost weights (--training.energy.weights.proximity)"
+                "--training.learning-rate or softer cost weights (--training.energy.weights.proximity)"
             )

@@ -12,6 +12,7 @@ from envs.closed_loop import ClosedLoopConfig
 from envs.drivers.idm import IDMConfig
 from envs.recorded_traffic import RecordedTrafficConfig
 from envs.suites import SUITES, Suite
+from scripts.driver_kinds import explains_drivers
 from scripts.drivers import (
     RECORDED,
     HighwayConfig,
@@ -21,12 +22,14 @@ from scripts.drivers import (
     make_driver,
     training_seed,
 )
-from scripts.driving import Drive, short_name
+from scripts.driving import Drive, labels
+from scripts.model_registry import located
 from scripts.sitting import Sitting
 from scripts.snapshot import code_snapshot, driver_snapshot, store_snapshot
 from scripts.tracking import Run
 from scripts.workers import Workers
 from worldmodel.errors import InputError
+from worldmodel.recordings.split import check_split
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 SAME_SPEED_MPS = 1e-3  # in the mean of an episode; drivers compute in float32
 
 
+@explains_drivers
 @dataclass(frozen=True)
 class BenchmarkConfig:
     """Drive frozen suites of episodes with each driver: collisions against speed, with intervals and paired tests.
@@ -45,9 +49,8 @@ class BenchmarkConfig:
     Args:
         output: Folder of the results.
         suite: Episodes to drive: highway, highway-dense, merge, recorded. Repeatable.
-        driver: Who drives: idm, idm:SPEED, constant-velocity, idle, human (recorded only), policy:PATH, ppo:PATH,
-            dqn:PATH. LABEL=NAME gathers several trainings under one label. Repeatable; the first one is what the others
-            are tested against.
+        driver: Who drives: {drivers}. LABEL=NAME gathers several trainings under one label. Repeatable; the first one
+            is what the others are tested against.
         episodes: Number of episodes of each suite, the first ones of its list; of recorded traffic at most its
             vehicles.
         data: Recording stores, for the suite recorded.
@@ -55,8 +58,8 @@ class BenchmarkConfig:
         loop: How episodes are run and which are kept; what one batch has driven is saved.
         recorded: Recorded traffic.
         idm: The driver idm.
-        spot_check: Episodes of each simulated suite that are driven in highway-env itself, too; 0: none. One takes 2 to
-            11 s of a core.
+        spot_check: Episodes of each simulated suite that are driven in highway-env itself, too, after the simulator or
+            highway-env was changed; 0: none. One takes 2 to 11 s of a core.
         spot_check_driver: Who drives them; none given: the first driver.
         device: Where tensors are computed: cpu, cuda, ...
         workers: Processes; 0: one per core.
@@ -71,12 +74,13 @@ class BenchmarkConfig:
     loop: ClosedLoopConfig = field(default_factory=lambda: ClosedLoopConfig(batch=250))
     recorded: RecordedTrafficConfig = field(default_factory=RecordedTrafficConfig)
     idm: IDMConfig = field(default_factory=IDMConfig)
-    spot_check: int = 100
+    spot_check: int = 0
     spot_check_driver: list[str] = field(default_factory=list)
     device: str = "cpu"
     workers: int = 0
 
     def __post_init__(self) -> None:
+        check_split(self.split)
         for name, least in (("episodes", 1), ("spot_check", 0), ("workers", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}: expected at least {least}, got {getattr(self, name)}")
@@ -143,7 +147,7 @@ class Entrant:
 
 def run(config: BenchmarkConfig, run: Run) -> None:
     """Drive what is missing; results are saved after each driver."""
-    for driver in (Entrant.of(text).driver for text in config.driver):
+    for driver in (located(Entrant.of(text).driver) for text in config.driver):
         check_policy_file(driver)
         make_driver(driver, config.idm, config.device)
     benchmark = Benchmark(config, run)
@@ -186,11 +190,13 @@ class Benchmark:
 
     def __post_init__(self) -> None:
         self._entrants = [Entrant.of(text) for text in self.config.driver]
+        self._places = {entrant.driver: located(entrant.driver) for entrant in self._entrants}
+        self._names = _metric_names(self._entrants)
         # taken now: processes read code and weights once, whatever becomes of the files later
         self._code = code_snapshot()
-        self._models = {entrant.driver: driver_snapshot(entrant.driver) for entrant in self._entrants}
+        self._models = {driver: driver_snapshot(place) for driver, place in self._places.items()}
         self._stores = [store_snapshot(Path(folder)) for folder in self.config.data]
-        self._training_seeds = {driver: training_seed(driver) for driver in self._models}
+        self._training_seeds = {driver: training_seed(place) for driver, place in self._places.items()}
         digests: dict[tuple[str, str], str] = {}
         for driver, model in self._models.items():
             other = digests.setdefault((driver.partition(":")[0], model.digest), driver)
@@ -226,7 +232,7 @@ class Benchmark:
         for result in self._of(suite):
             result["against"] = against[result["driver"]]
         self._save()
-        prefix = f"{suite.name}/{short_name(entrant.driver)}"
+        prefix = f"{suite.name}/{self._names[entrant.driver]}"
         found = self.results[-1]
         self.run.log_metrics({f"{prefix}/{name}": value for name, value in found.items() if isinstance(value, float)})
 
@@ -308,7 +314,8 @@ class Benchmark:
         sources = {"code": self._code, "model": self._models[driver]}
         if suite.environment == RECORDED:
             sources |= {f"recordings {number}": store for number, store in enumerate(self._stores)}
-        return Sitting(Drive(source, driver, seeds, loop, folder, config.idm), config.output / "parts", sources)
+        plan = Drive(source, driver, seeds, loop, folder, config.idm, place=self._places[driver])
+        return Sitting(plan, config.output / "parts", sources)
 
     def _notes(self, suite: Suite) -> list[str]:
         """What a reader of the table must know that its rows do not say."""
@@ -352,6 +359,17 @@ class Benchmark:
             named = [table.assign(suite=suite, driver=driver) for (suite, driver), table in self.tables.items()]
             pd.concat(named, ignore_index=True).to_parquet(temporary, index=False)
         draw_frontier(output / "frontier.png", pooled)
+
+
+def _metric_names(entrants: list[Entrant]) -> dict[str, str]:
+    """What each driver's metrics are called: its label; with a number where several trainings share one."""
+    shown = labels([entrant.driver for entrant in entrants])
+    names = {}
+    for entrant in entrants:
+        sharing = [other.driver for other in entrants if other.label == entrant.label]
+        label = shown[entrant.driver] if entrant.label == entrant.driver else entrant.label
+        names[entrant.driver] = label if len(sharing) == 1 else f"{label}-{sharing.index(entrant.driver)}"
+    return names
 
 
 def _changed(group: str, given: object, default: object) -> list[str]:

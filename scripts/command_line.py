@@ -14,10 +14,11 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, Namespace
 
 from scripts.tracking import TrackingConfig
-from scripts.verbs import Verb
+from scripts.verbs import VERBS, Verb
 from worldmodel.errors import InputError
 
-PRESET_FOLDERS = (Path(__file__).resolve().parent.parent / "configs", Path(__file__).resolve().parent / "configs")
+HERE = Path(__file__).resolve().parent
+PRESET_FOLDERS = (HERE / "configs", HERE.parent / "configs")  # where a wheel and a checkout have them
 FLAGS = {"--help", "-h", "--print_config"}
 
 
@@ -32,10 +33,10 @@ class Command:
 def parse(verb: Verb, config_class: type[Any], arguments: Sequence[str]) -> Command:
     """Build the verb's config from defaults, `--config` files and options, the later ones first in rank.
 
-    Raises `InputError` with one line; `--help` and `--print_config` print and raise `SystemExit(0)`.
+    Raises `InputError` with one line; `--help` and `--print-config` print and raise `SystemExit(0)`.
     """
     parser = _Parser(verb, config_class)
-    arguments = _canonical(arguments, verb, parser.lists)
+    arguments = _with_presets(_canonical(arguments, verb, parser.lists))
     if verb.preset and not any(argument.split("=")[0] == "--config" for argument in arguments):
         arguments = ["--config", str(preset_file(verb.preset)), *arguments]
     parser.given = arguments
@@ -52,10 +53,30 @@ def parse(verb: Verb, config_class: type[Any], arguments: Sequence[str]) -> Comm
 
 def preset_file(name: str) -> Path:
     """The file of a preset that comes with drivecast."""
-    for folder in PRESET_FOLDERS:
-        if (folder / f"{name}.yaml").is_file():
-            return folder / f"{name}.yaml"
-    raise InputError(f"{name}.yaml: this preset is missing from {PRESET_FOLDERS[0]}; give a file with --config")
+    if name not in (found := _presets()):
+        raise InputError(f"{name}.yaml: this preset is missing from {PRESET_FOLDERS[-1]}; give a file with --config")
+    return found[name]
+
+
+def presets_of(verb: Verb) -> list[str]:
+    """Names of the presets of a verb: they begin with its name."""
+    longer = [other for other in VERBS if other.startswith(verb.name) and other != verb.name]
+    return [n for n in _presets() if n.startswith(verb.name) and not any(n.startswith(other) for other in longer)]
+
+
+def _presets() -> dict[str, Path]:
+    return {file.stem: file for folder in reversed(PRESET_FOLDERS) for file in sorted(folder.glob("*.yaml"))}
+
+
+def config_file(given: str) -> str:
+    """The file that `--config` means: one that is there, else the preset NAME, NAME.yaml or configs/NAME.yaml.
+
+    A name that is neither stays as it is, for whoever reads it to refuse.
+    """
+    path = Path(given)
+    if path.is_file() or path.parent not in (Path(), Path("configs")):
+        return given
+    return str(_presets().get(path.name.removesuffix(".yaml"), given))
 
 
 def option_types(config_class: type[Any], prefix: str = "") -> dict[str, Any]:
@@ -87,7 +108,12 @@ class _Parser(ArgumentParser):
             default_env=False,
         )
         self.given: Sequence[str] = ()
-        self.add_argument("--config", action="config", help="YAML file with any of the values below.")
+        self.add_argument(
+            "--config",
+            action="config",
+            help="YAML file with any of the values below, or the name of one that comes with drivecast"
+            f" ({', '.join(presets_of(verb)) or 'none for this verb'}).",
+        )
         self.add_class_arguments(config_class, None)
         self.names = option_types(config_class)
         if verb.tracked:
@@ -192,6 +218,18 @@ def _canonical(arguments: Sequence[str], verb: Verb, lists: set[str]) -> list[st
     for name, values in gathered.items():
         whole = len(values) == 1 and values[0].startswith("[")
         result.append(f"--{name}={values[0] if whole else json.dumps(values)}")
+    return result
+
+
+def _with_presets(arguments: Sequence[str]) -> list[str]:
+    """Arguments whose `--config` names the file itself."""
+    result: list[str] = []
+    for token in arguments:
+        if result[-1:] == ["--config"]:
+            token = config_file(token)
+        elif token.startswith("--config="):
+            token = f"--config={config_file(token.partition('=')[2])}"
+        result.append(token)
     return result
 
 

@@ -28,6 +28,7 @@ from worldmodel.errors import InputError
 from worldmodel.files import atomic_file
 
 HERE = Path("set by the demo")
+RUN = "run"  # in stages.json, beside the verbs: the demo's own run
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,16 @@ class Stages:
         self._write({**states, verb: {"settings": self.chain, "done": True}})
         self.run.say(f"{title}: took {time.monotonic() - started_s:.0f} s")
 
+    def run_before(self, config: DemoConfig) -> str:
+        """Id of the demo's run that these settings began before, so that it goes on; empty: there is none."""
+        before = self._read().get(RUN, {})
+        return str(before["id"]) if before.get("settings") == _digest(config) else ""
+
+    def go_under(self, run: str, config: DemoConfig) -> None:
+        """Record the stages under the demo's run."""
+        self.tracking = replace(self.tracking, parent=run)
+        self._write({**self._read(), RUN: {"id": run, "settings": _digest(config)}})
+
     def _set_aside(self, folder: Path) -> None:
         """Never deleted: somebody may have put something of their own there."""
         earlier = self.folder / "earlier"
@@ -108,14 +119,30 @@ class Stages:
             temporary.write_text(json.dumps(states, indent=1), encoding="utf-8")
 
 
+def _digest(config: object) -> str:
+    return hashlib.sha256(config_yaml(config).encode()).hexdigest()[:16]
+
+
 def run(config: DemoConfig, run: Run) -> None:
     """Do what is not done yet; say where everything is."""
     started_s = time.monotonic()
+    stages = Stages(config.output, run, config.tracking, total=6)
+    with recorded_run("demo", config, config.tracking, _console(run), True, stages.run_before(config)) as recorded:
+        recorded.begin()
+        stages.go_under(recorded.journal.run, config)
+        report, replays = _do(config, stages)
+        recorded.log_artifact(report)
+        recorded.log_metrics({"demo/seconds": time.monotonic() - started_s})
+    for line in _where(config, report, replays, time.monotonic() - started_s):
+        run.say(line)
+
+
+def _do(config: DemoConfig, stages: Stages) -> tuple[Path, Path]:
+    """All stages; the report and the index of the replays."""
     output = config.output
     traffic, models, policies = output / "traffic", output / "world-model", output / "policy"
     forecasts, evaluation, replays = output / "forecast", output / "evaluation", output / "replays"
     model, policy = models / "world-model.safetensors", policies / "policy.safetensors"
-    stages = Stages(output, run, config.tracking, total=6)
 
     stages.do("record", replace(config.record, output=traffic), traffic, traffic / "meta.json")
     world_model = replace(config.train_world_model, data=[traffic], output=models)
@@ -127,18 +154,11 @@ def run(config: DemoConfig, run: Run) -> None:
     drivers = [f"policy:{policy}", *(name for name in config.evaluate.driver if not name.startswith("policy:"))]
     closed_loop = replace(config.evaluate, driver=drivers, output=evaluation)
     stages.do("evaluate", closed_loop, evaluation, evaluation / "results.json")
-    episodes = evaluation / "episodes"
-    stages.do("replay", ReplayConfig(episodes, replays), replays, replays / "index.html")
+    index = replays / "index.html"
+    stages.do("replay", ReplayConfig(evaluation / "episodes", replays), replays, index)
 
-    report = Report(
-        output, evaluation / "results.json", forecasts / "forecast.json", _figures(output), replays / "index.html"
-    )
-    with recorded_run("demo", config, config.tracking, _console(run), True) as recorded:
-        path = write_report(report)
-        recorded.log_artifact(path)
-        recorded.log_metrics({"demo/seconds": time.monotonic() - started_s})
-    for line in _where(config, path, replays / "index.html", time.monotonic() - started_s):
-        run.say(line)
+    report = Report(output, evaluation / "results.json", forecasts / "forecast.json", _figures(output), index)
+    return write_report(report), index
 
 
 def _console(run: Run) -> Any:

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from envs.closed_loop import Score
 from envs.drivers import ConstantVelocityDriver, HumanDriver, IdleDriver, IDMConfig, IDMDriver
-from envs.drivers.ceiling import CeilingDriver
 from envs.drivers.rule import RuleDriver
+from envs.highway_simulator import ENVIRONMENTS as HIGHWAY_ENVIRONMENTS
 from envs.highway_simulator import SIMULATORS
 from envs.lockstep import LockstepTraffic
 from envs.recorded_traffic import RecordedTraffic, RecordedTrafficConfig
+from scripts.driver_kinds import PLAIN_DRIVERS, TRAINED_BY, check_route, named_drivers
 from worldmodel.driver import Driver
 from worldmodel.errors import InputError
 from worldmodel.road import Road
@@ -26,12 +27,10 @@ if TYPE_CHECKING:
     from envs.drivers.stable_baselines import StableBaselinesDriver
     from planner.driver import ReactiveDriver
 
-PLAIN_DRIVERS = ("idm", "rule", "ceiling", "constant-velocity", "idle", "human")
-TRAINED_BY = {"policy": "train-policy", "ppo": "train-baseline", "dqn": "train-baseline"}  # kind of KIND:PATH: the verb
 BASELINES = ("ppo", "dqn")
 IDM_FILE_MARK = "parameters of IDM and MOBIL"  # in files that `drivecast tune-idm` wrote
 RECORDED = "recorded"
-ENVIRONMENTS = (RECORDED, "highway-v0", "highway-fast-v0", "merge-v1")
+ENVIRONMENTS = (RECORDED, *HIGHWAY_ENVIRONMENTS)
 
 
 @dataclass(frozen=True)
@@ -115,10 +114,10 @@ def check_driver(name: str, environment: str) -> None:
     if kind == "idm" and name != "idm":
         idm_of(name, IDMConfig())
     elif not (kind in TRAINED_BY and value) and name not in PLAIN_DRIVERS:
-        named = ", ".join([*PLAIN_DRIVERS, "idm:SPEED", "idm:NAME", *(f"{kind}:PATH" for kind in TRAINED_BY)])
-        raise InputError(f"driver '{name}': expected one of {named}")
+        raise InputError(f"driver '{name}': expected one of {named_drivers()}")
     if name == "human" and environment != RECORDED:
         raise InputError(f"driver 'human': {environment} has no recorded human; evaluate it on --environment recorded")
+    check_route(name, environment)
 
 
 def driver_path(name: str) -> Path | None:
@@ -149,13 +148,19 @@ def make_driver(name: str, idm: IDMConfig, device: str = "cpu") -> Driver:
     driver: Any = {
         "idm": lambda: IDMDriver(idm if name == "idm" else idm_of(name, idm)),
         "rule": lambda: RuleDriver(dt_s=idm.dt_s),
-        "ceiling": lambda: CeilingDriver(dt_s=idm.dt_s),
+        "ceiling": lambda: _ceiling(idm.dt_s),
         "constant-velocity": ConstantVelocityDriver,
         "idle": IdleDriver,
         "human": HumanDriver,
     }[kind]()
     driver.name = name
     return driver
+
+
+def _ceiling(dt_s: float) -> Driver:
+    from envs.drivers.ceiling import CeilingDriver  # imports highway-env, which takes a second
+
+    return CeilingDriver(dt_s=dt_s)
 
 
 def idm_of(name: str, idm: IDMConfig) -> IDMConfig:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from envs.closed_loop import ClosedLoopConfig, OnProgress
 from envs.drivers.idm import IDMConfig
+from scripts.driver_kinds import REGISTERED, TRAINED_BY
 from scripts.drivers import TrafficSource
+from scripts.mlflow_server import MODEL_ENDINGS
 from scripts.workers import Workers
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 HIGHWAY_ENV_PART = 8  # episodes that a process takes at a time where each of them is stepped by itself
 LEAST_PART = 8
+MODEL_FILES = ("policy.safetensors", "model.zip")  # whose folder says more than their name does
 LEAST_PARTS = 4  # of an evaluation, so that several cores have something to do
 
 
@@ -29,11 +32,13 @@ class Drive:
     Attributes:
         source: The environment.
         driver: Name of the driver.
+        label: What it is called in the names of files; empty: its name, shortened.
+        place: The driver's name with a local path in the place of a registered model; empty: there is none in it.
         seeds: One episode each.
         loop: How they are run and which are kept.
         folder: Where kept episodes go.
         idm: The driver idm.
-        scored_by: `policy:PATH` whose energy scores the drive; empty: it is not scored.
+        scored_by: `policy:PATH`, with a local path, whose energy scores the drive; empty: it is not scored.
         config_hash: Stored with kept episodes.
         first: How many episodes of the same driver come before these.
         keep: Whether any of these may be kept.
@@ -49,6 +54,8 @@ class Drive:
     config_hash: str = ""
     first: int = 0
     keep: bool = True
+    label: str = ""
+    place: str = ""
 
     def parts(self, size: int) -> list[Drive]:
         """The same in pieces of `size` episodes."""
@@ -68,9 +75,11 @@ class Drive:
 
         device = self.source.device
         traffic = self.source.open()
+        driver = make_driver(self.place or self.driver, replace(self.idm, dt_s=traffic.dt_s), device)
+        driver.name = self.driver
         result = run_episodes(
             traffic,
-            make_driver(self.driver, replace(self.idm, dt_s=traffic.dt_s), device),
+            driver,
             self.seeds,
             self.loop if self.keep else replace(self.loop, keep="none"),
             realised_score(self.scored_by, device, traffic.dt_s) if self.scored_by else None,
@@ -79,7 +88,7 @@ class Drive:
             self.first,
         )
         for episode in result.episodes:
-            episode.write(self.folder / episode_file(self.driver, self.source.environment, episode.metadata.seed))
+            episode.write(self._file(episode.metadata.seed))
         return result.table
 
     def trim(self, table: pd.DataFrame) -> None:
@@ -89,7 +98,10 @@ class Drive:
         keeper = Keeper(self.loop)
         for number, (seed, outcome) in enumerate(zip(table["seed"], table["outcome"], strict=True)):
             if not keeper.wants(number, outcome):
-                (self.folder / episode_file(self.driver, self.source.environment, seed)).unlink(missing_ok=True)
+                self._file(seed).unlink(missing_ok=True)
+
+    def _file(self, seed: int) -> Path:
+        return self.folder / episode_file(self.label or self.driver, self.source.environment, seed)
 
 
 def driven(parts: Sequence[Drive], workers: Workers) -> Iterator[tuple[Drive, pd.DataFrame]]:
@@ -121,24 +133,36 @@ def kept_episodes(folder: Path, driver: str, environment: str) -> list[Path]:
     return [file for file in sorted(folder.glob(f"{name}-*.parquet")) if file.stem.rpartition("-")[0] == name]
 
 
-def labels(drivers: Iterable[str]) -> dict[str, str]:
-    """What to call drivers beside each other, in reports and figures alike: without its path who is the only one so."""
-    named = list(dict.fromkeys(drivers))
-    kinds = Counter(driver.partition(":")[0] for driver in named)
-
-    def label(driver: str) -> str:
-        kind, _, path = driver.partition(":")
-        if "/" not in path and "." not in path:
-            return driver
-        return kind if kinds[kind] == 1 else short_name(driver)
-
-    return {driver: label(driver) for driver in named}
-
-
 def short_name(driver: str) -> str:
     """The driver's name for files: a path is shortened to the names that tell it apart."""
     kind, _, path = driver.partition(":")
+    if path.startswith(REGISTERED):
+        return "-".join([kind, *path.removeprefix(REGISTERED).strip("/").split("/")])
     if "/" not in path and "." not in path:
         return driver.replace(":", "-")
     digest = hashlib.sha256(str(Path(path).absolute()).encode()).hexdigest()[:6]
     return f"{kind}-{Path(path).stem or 'policy'}-{digest}"
+
+
+def labels(drivers: Iterable[str]) -> dict[str, str]:
+    """What drivers are called in figures, reports and metrics: no longer than tells them apart from each other.
+
+    `policy:runs/oracle` is policy-oracle, `policy:runs/demo/policy/policy.safetensors` policy; where two would be
+    called alike, both have the digest of their path, too.
+    """
+    plain = {driver: _plain_label(driver) for driver in drivers}
+    taken = Counter(plain.values())
+    return {driver: label if taken[label] == 1 else short_name(driver) for driver, label in plain.items()}
+
+
+def _plain_label(driver: str) -> str:
+    kind, _, value = driver.partition(":")
+    if value.startswith(REGISTERED):
+        return short_name(driver)
+    if kind not in TRAINED_BY and "/" not in value:
+        return driver.replace(":", "-")
+    path = Path(value)
+    if path.name in MODEL_FILES:
+        path = path.parent
+    name = path.stem if path.suffix in (".yaml", *MODEL_ENDINGS) else path.name
+    return name if name.startswith(kind) else f"{kind}-{name}" if name else kind

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -59,5 +60,14 @@ def draw(path: Path) -> None:
         figure.savefig(temporary, dpi=90, format="png")
 
 
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.energy_landscape", description="Draw the energy around traffic."
+    )
+    parser.add_argument("output", type=Path, help="PNG file to write")
+    draw(parser.parse_args(arguments).output)
+
+
 if __name__ == "__main__":
-    draw(Path(sys.argv[1]))
+    main()

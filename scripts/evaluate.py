@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from envs.closed_loop import ClosedLoopConfig
 from envs.drivers.idm import IDMConfig
 from envs.recorded_traffic import RecordedTrafficConfig
+from scripts.driver_kinds import explains_drivers, without_destination
 from scripts.drivers import (
     ENVIRONMENTS,
     RECORDED,
@@ -25,9 +26,11 @@ from scripts.drivers import (
     make_driver,
 )
 from scripts.driving import Drive, driven, labels
+from scripts.model_registry import located
 from scripts.tracking import Run
 from scripts.workers import Workers
 from worldmodel.errors import InputError
+from worldmodel.recordings.split import check_split
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,14 +40,16 @@ FILES = ("episodes.parquet", "collisions.png", "results.json")
 UNFINISHED, STOPPED = ".unfinished-", "stopped"  # folders in OUTPUT
 
 
+@explains_drivers
 @dataclass(frozen=True)
 class EvaluateConfig:
     """Drive closed-loop episodes with each driver on the same seeds; report collisions, success, speed and comfort.
 
     Args:
         output: Folder for results.json, episodes.parquet and the kept episodes.
-        driver: Who drives: idm, constant-velocity, idle, human (recorded traffic only) or policy:PATH. Repeatable.
-        environment: Where: recorded, highway-v0, highway-fast-v0, merge-v1. Repeatable.
+        driver: Who drives: {drivers}. Repeatable.
+        environment: Where: recorded, highway-v0, highway-fast-v0, merge-*, merge-generic-*, exit-*, roundabout-*, each
+            of them -v0 or -v1. Repeatable.
         episodes: Number of episodes, on seeds SEED, SEED + 1, ...; 0: each vehicle of recorded traffic once.
         seed: First seed.
         data: Recording stores, for recorded traffic.
@@ -72,6 +77,7 @@ class EvaluateConfig:
     workers: int = 0
 
     def __post_init__(self) -> None:
+        check_split(self.split)
         if not self.driver or not self.environment:
             raise InputError("driver, environment: expected at least one of each")
         for name in ("driver", "environment"):
@@ -92,9 +98,12 @@ class EvaluateConfig:
 
 def run(config: EvaluateConfig, run: Run) -> None:
     """Evaluate each driver in each environment. Earlier results in OUTPUT give way once the new ones are complete."""
-    for driver in config.driver:
-        check_policy_file(driver)
-        make_driver(driver, config.idm, config.device)  # what cannot be loaded is told before anything is driven
+    places = {driver: located(driver) for driver in config.driver}
+    for driver, place in places.items():
+        check_policy_file(place)
+        make_driver(place, config.idm, config.device)  # what cannot be loaded is told before anything is driven
+        if place != driver:
+            run.say(f"{driver} is {place}")
     sources = {
         environment: TrafficSource(
             environment, tuple(config.data), config.split, config.recorded, config.highway, config.device
@@ -102,6 +111,10 @@ def run(config: EvaluateConfig, run: Run) -> None:
         for environment in config.environment
     }
     seeds = {environment: _seeds(config, source, run) for environment, source in sources.items()}
+    for environment in filter(without_destination, config.environment):
+        run.say(
+            f"{environment}: no driver is told to take the exit, so none completes it; look at collisions and speed"
+        )
     output = config.output
     output.mkdir(parents=True, exist_ok=True)
     for half in output.glob(f"{UNFINISHED}*"):  # of an evaluation that was killed
@@ -109,7 +122,8 @@ def run(config: EvaluateConfig, run: Run) -> None:
     unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=output))
     try:
         with Workers(config.workers) as workers:
-            results = _evaluate(replace(config, output=unfinished), sources, seeds, _hash(config), workers, run)
+            work = replace(config, output=unfinished)
+            results = _evaluate(work, sources, seeds, places, _hash(config), workers, run)
         _figure(unfinished, results)
         _publish(unfinished, output)
     except BaseException:
@@ -157,20 +171,37 @@ def _evaluate(
     config: EvaluateConfig,
     sources: Mapping[str, TrafficSource],
     seeds: Mapping[str, tuple[int, ...]],
+    places: Mapping[str, str],
     config_hash: str,
     workers: Workers,
     run: Run,
 ) -> list[dict[str, Any]]:
     from envs.results import compare, summarise
 
+    named = labels(config.driver)
+    # all drivers are scored by the first policy's energy, so that their costs can be compared
+    scored_by = next((place for place in places.values() if place.startswith("policy:")), "")
     results: list[dict[str, Any]] = []
     tables: list[pd.DataFrame] = []
     for environment, source in sources.items():
         by_driver: dict[str, pd.DataFrame] = {}
         for driver in config.driver:
-            table = _drive(config, source, driver, seeds[environment], config_hash, workers, run)
+            drive = Drive(
+                source,
+                driver,
+                seeds[environment],
+                config.loop,
+                config.output / "episodes",
+                config.idm,
+                scored_by,
+                config_hash,
+                label=named[driver],
+                place=places[driver],
+            )
+            table = _drive(drive, workers, run)
             by_driver[driver] = table
-            results.append({**summarise(table, driver, environment), "seed": config.seed, "config_hash": config_hash})
+            about = {"label": named[driver], "seed": config.seed, "config_hash": config_hash}
+            results.append({**summarise(table, driver, environment), **about})
             against = compare(by_driver)
             for result in results:
                 if result["environment"] == environment:
@@ -192,26 +223,15 @@ def _seeds(config: EvaluateConfig, source: TrafficSource, run: Run) -> tuple[int
     return tuple(range(config.seed, config.seed + count))
 
 
-def _drive(
-    config: EvaluateConfig,
-    source: TrafficSource,
-    driver: str,
-    seeds: tuple[int, ...],
-    config_hash: str,
-    workers: Workers,
-    run: Run,
-) -> pd.DataFrame:
+def _drive(drive: Drive, workers: Workers, run: Run) -> pd.DataFrame:
     import pandas as pd
 
-    # all drivers are scored by the first policy's energy, so that their costs can be compared
-    scored_by = next((name for name in config.driver if name.startswith("policy:")), "")
-    folder = config.output / "episodes"
-    drive = Drive(source, driver, seeds, config.loop, folder, config.idm, scored_by, config_hash)
+    source, driver = drive.source, drive.driver
     # replayed traffic is cheap; only a driver that imagines is worth more processes there
-    spread = source.environment != RECORDED or (driver.startswith("policy:") and config.device == "cpu")
+    spread = source.environment != RECORDED or (driver.startswith("policy:") and source.device == "cpu")
     tables = []
     collisions = completed = 0
-    with run.progress(total=len(seeds), what=f"{source.environment}, {driver}") as progress:
+    with run.progress(total=len(drive.seeds), what=f"{source.environment}, {driver}") as progress:
         if spread:
             for _, table in driven(drive.parts(drive.part_size()), workers):
                 tables.append(table)
@@ -237,7 +257,7 @@ def _save(output: Path, results: list[dict[str, Any]], tables: list[pd.DataFrame
 
 
 def _metrics(result: dict[str, Any]) -> dict[str, float]:
-    prefix = f"{result['environment']}/{result['driver'].replace(':', '_')}"
+    prefix = f"{result['environment']}/{result['label']}"
     return {f"{prefix}/{name}": value for name, value in result.items() if isinstance(value, float)}
 
 
@@ -279,9 +299,8 @@ def _figure(output: Path, results: list[dict[str, Any]]) -> Path:
     from scripts.frontier import draw_frontier
 
     environments: dict[str, dict[str, Any]] = {}
-    names = labels(result["driver"] for result in results)
     for result in results:
-        environments.setdefault(result["environment"], {})[names[result["driver"]]] = result
+        environments.setdefault(result["environment"], {})[result["label"]] = result
     path = output / "collisions.png"
     draw_frontier(path, {environment: mark_frontier(drivers) for environment, drivers in environments.items()})
     return path

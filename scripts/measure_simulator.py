@@ -11,6 +11,7 @@ from typing import Any
 
 from scripts.tracking import Run
 from worldmodel.errors import InputError
+from worldmodel.files import atomic_file
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class MeasureSimulatorConfig:
 
     Leaves OUTPUT/speed.json: decisions of an ego per second of processor time on one core, with highway-env's own
     settings, resets and observations included on both sides; the medians over turns. Its list `scaling` has the batched
-    simulator's speed by the number of cars and episodes.
+    simulator's speed by the number of vehicles and episodes.
 
     Args:
         output: Folder of speed.json.
@@ -28,7 +29,7 @@ class MeasureSimulatorConfig:
         turns: How often each simulator has its turn.
         turn_s: Least length of a turn, s.
         float32: Numbers of the batched simulator are float32 instead of float64.
-        scaling_cars: Cars beside the ego for the table of speeds (highway-v0).
+        scaling_vehicles: Vehicles beside the ego for the table of speeds (highway-v0).
         scaling_episodes: Episodes side by side for that table.
     """
 
@@ -38,7 +39,7 @@ class MeasureSimulatorConfig:
     turns: int = 3
     turn_s: float = 6.0
     float32: bool = False
-    scaling_cars: list[int] = field(default_factory=lambda: [10, 50, 200])  # may be empty
+    scaling_vehicles: list[int] = field(default_factory=lambda: [10, 50, 200])  # may be empty
     scaling_episodes: list[int] = field(default_factory=lambda: [1, 64, 1024, 4096])
 
     def __post_init__(self) -> None:
@@ -64,14 +65,15 @@ def run(config: MeasureSimulatorConfig, run: Run) -> None:
         torch.set_num_threads(threads)
     config.output.mkdir(parents=True, exist_ok=True)
     path = config.output / "speed.json"
-    path.write_text(json.dumps({**speed, "scaling": scaling}, indent=2) + "\n")
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps({**speed, "scaling": scaling}, indent=2) + "\n", encoding="utf-8")
     run.table(
         "decisions per second of one core",
-        ["environment", "cars", "episodes", "highway-env", "batched", "ratio"],
+        ["environment", "vehicles", "episodes", "highway-env", "batched", "ratio"],
         [
             [
                 speed["environment"],
-                str(speed["cars"]),
+                str(speed["vehicles"]),
                 str(speed["episodes"]),
                 f"{speed['highway_env_steps_per_s']:.1f}",
                 f"{speed['batched_steps_per_s']:,.0f}",
@@ -80,11 +82,14 @@ def run(config: MeasureSimulatorConfig, run: Run) -> None:
         ],
     )
     run.table(
-        "highway-v0, batched: microseconds per car and frame",
-        ["cars", *(f"{episodes} episodes" for episodes in config.scaling_episodes)],
+        "highway-v0, batched: microseconds per vehicle and frame",
+        ["vehicles", *(f"{episodes} episodes" for episodes in config.scaling_episodes)],
         [
-            [str(cars), *(f"{row['microseconds_per_car_frame']:.2f}" for row in scaling if row["cars"] == cars)]
-            for cars in dict.fromkeys(row["cars"] for row in scaling)
+            [
+                str(vehicles),
+                *(f"{row['microseconds_per_vehicle_frame']:.2f}" for row in scaling if row["vehicles"] == vehicles),
+            ]
+            for vehicles in dict.fromkeys(row["vehicles"] for row in scaling)
         ],
     )
     run.log_metrics({f"simulator/{name}": value for name, value in speed.items() if isinstance(value, float)})
@@ -104,7 +109,7 @@ def _compared(environment: str, config: MeasureSimulatorConfig, run: Run) -> dic
     ours, theirs = (statistics.median(rates[name]) for name in ("batched", "highway_env"))
     return {
         "environment": environment,
-        "cars": batched.cars,
+        "vehicles": batched.vehicles,
         "episodes": config.episodes,
         "cores": 1,
         "dtype": "float32" if config.float32 else "float64",
@@ -117,17 +122,17 @@ def _compared(environment: str, config: MeasureSimulatorConfig, run: Run) -> dic
 
 def _scaling(config: MeasureSimulatorConfig, run: Run) -> list[dict[str, Any]]:
     rows = []
-    sizes = [(cars, episodes) for cars in config.scaling_cars for episodes in config.scaling_episodes]
+    sizes = [(vehicles, episodes) for vehicles in config.scaling_vehicles for episodes in config.scaling_episodes]
     with run.progress(len(sizes), "by size") as progress:
-        for cars, episodes in sizes:
-            simulator = _Batched("highway-v0", episodes, config.float32, {"vehicles_count": cars})
+        for vehicles, episodes in sizes:
+            simulator = _Batched("highway-v0", episodes, config.float32, {"vehicles_count": vehicles})
             rate = _rate(simulator, config.turn_s / 3)
             rows.append(
                 {
-                    "cars": cars,
+                    "vehicles": vehicles,
                     "episodes": episodes,
                     "steps_per_s": rate,
-                    "microseconds_per_car_frame": 1e6 / (rate * simulator.frames * simulator.cars),
+                    "microseconds_per_vehicle_frame": 1e6 / (rate * simulator.frames * simulator.vehicles),
                 }
             )
             progress.advance(1)
@@ -153,7 +158,7 @@ class _Batched:
         self.env = BatchedHighwayVectorEnv(episodes, environment, config=config, dtype=dtype)
         self.env.reset(seed=0)
         self.env.action_space.seed(0)
-        self.cars = self.env.simulator.scene.x_m.shape[1]
+        self.vehicles = self.env.simulator.scene.x_m.shape[1]
         self.frames = self.env.simulator.frames
         self.episodes = episodes
 

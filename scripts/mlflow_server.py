@@ -17,8 +17,12 @@ from worldmodel.files import atomic_file
 DEFAULT_DATABASE = "mlflow.db"
 DEFAULT_ARTIFACTS = "mlartifacts"
 SQLITE = "sqlite:///"
+MODEL_FOLDER = "model"  # of a run's artifacts: the registered model, and what it needs beside it
+MODEL_ENDINGS = (".safetensors", ".zip")
 SECONDS_TO_MAKE_DATABASE = 120.0
 RUN_TAG = "drivecast.run"  # its id in the journal
+PARENT_TAG = "drivecast.parent"  # the run that it is shown under, by its id in the journal or in MLflow
+MLFLOW_PARENT_TAG = "mlflow.parentRunId"
 METRICS_PER_REQUEST = 1000  # MLflow's limit
 PARAMS_PER_REQUEST = 100  # MLflow's limit
 PARAM_CHARACTERS = 6000  # MLflow's limit; the whole value stands in the artifact config.yaml
@@ -70,6 +74,7 @@ class MlflowServer:
 
         self.uri = uri
         self.run_id = run_id
+        self._parent = self._experiment_id = ""
         self._mlflow = mlflow
         self._client: Any = None
 
@@ -81,13 +86,17 @@ class MlflowServer:
             return False
 
     def begin(self, begin: Entry) -> str:
-        """Create the run with its parameters, tags and configuration; returns its id."""
+        """Create the run with its parameters, tags and configuration, or go on with it; returns its id."""
+        self._experiment_id = self._experiment(begin["experiment"], begin["tracking_uri"])
         if self.run_id is None:
-            experiment = self._experiment(begin["experiment"], begin["tracking_uri"])
-            self.run_id = self._begun_before(experiment, begin["tags"].get(RUN_TAG, ""))
+            self.run_id = self._begun_before(begin["tags"].get(RUN_TAG, ""))
+            if self.run_id is not None:
+                self._call("update_run", self.run_id, "RUNNING")
         if self.run_id is None:
-            run = self._call("create_run", experiment, begin["start_ms"], begin["tags"], begin["name"])
+            run = self._call("create_run", self._experiment_id, begin["start_ms"], begin["tags"], begin["name"])
             self.run_id = str(run.info.run_id)
+        self._parent = begin["tags"].get(PARENT_TAG, "")
+        self._show_under_parent()
         self.params(begin["params"])
         if begin.get("config"):
             self._call("log_text", self.run_id, begin["config"], "config.yaml")
@@ -114,6 +123,7 @@ class MlflowServer:
             elif "model" in entry:
                 self._model(Path(entry["model"]), entry["name"])
             elif "end" in entry:
+                self._show_under_parent()
                 self._call("set_terminated", self._id, entry["end"], entry["end_ms"])
 
     def model_versions(self, name: str) -> list[int]:
@@ -121,10 +131,18 @@ class MlflowServer:
         return [int(version.version) for version in self._versions(name)]
 
     def model_file(self, name: str, version: int) -> Path:
-        """The model's local file: where it lies, or downloaded."""
-        source = self._call("get_model_version_download_uri", name, str(version))
+        """The model's local folder, or its file with all that belongs to it beside it: where it lies, or downloaded.
+
+        Versions registered by older versions of drivecast name the file; what lies beside it belongs to it.
+        """
+        source = str(self._call("get_model_version_download_uri", name, str(version))).rstrip("/")
+        file = source.rpartition("/")[2] if source.endswith(MODEL_ENDINGS) else ""
+        folder = source.removesuffix(file).rstrip("/")
+        if found := re.fullmatch("runs:/([^/]+)/(.*)", folder):  # MLflow copies what it is asked for by its run
+            folder = f"{self._call('get_run', found[1]).info.artifact_uri}/{found[2]}"
         download = self._mlflow.artifacts.download_artifacts
-        return Path(self._guarded(download, artifact_uri=source, tracking_uri=self.uri, registry_uri=self.uri))
+        place = Path(self._guarded(download, artifact_uri=folder, tracking_uri=self.uri, registry_uri=self.uri))
+        return place / file if file else place
 
     def params(self, params: dict[str, str]) -> None:
         entity = self._mlflow.entities.Param
@@ -171,19 +189,29 @@ class MlflowServer:
     def _model(self, path: Path, name: str) -> None:
         if any(version.run_id == self._id for version in self._versions(name)):
             return
-        self._artifact(path, "model")
+        self._artifact(path, MODEL_FOLDER)
         try:
             self._call("create_registered_model", name)
         except Rejected:
             self._call("get_registered_model", name)  # it exists already, or the name is refused
-        self._call("create_model_version", name, f"runs:/{self._id}/model/{path.name}", self._id)
+        # a folder, so that `mlflow.artifacts.download_artifacts` finds all of it, companions too
+        self._call("create_model_version", name, f"runs:/{self._id}/{MODEL_FOLDER}", self._id)
 
-    def _begun_before(self, experiment: str, run: str) -> str | None:
-        """The run, if the server made it and its answer was lost."""
+    def _begun_before(self, run: str) -> str | None:
+        """The run with that id in the journal, if the server has it: its answer was lost, or it is gone on with."""
         if not run:
             return None
-        found = self._call("search_runs", [experiment], f"tags.`{RUN_TAG}` = '{run}'", max_results=1)
+        found = self._call("search_runs", [self._experiment_id], f"tags.`{RUN_TAG}` = '{run}'", max_results=1)
         return str(found[0].info.run_id) if found else None
+
+    def _show_under_parent(self) -> None:
+        """Nest the run in its parent; tried again at its end where the server did not have the parent yet."""
+        if not self._parent:
+            return
+        is_mlflow_id = re.fullmatch("[0-9a-f]{32}", self._parent)
+        if parent := self._parent if is_mlflow_id else self._begun_before(self._parent):
+            self._call("set_tag", self._id, MLFLOW_PARENT_TAG, parent)
+            self._parent = ""
 
     def _versions(self, name: str) -> list[Any]:
         return list(self._call("search_model_versions", f"name='{name}'"))

@@ -7,13 +7,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scripts.console import Console
 from scripts.journal import Entry
 from scripts.provenance import code_tags, config_yaml, data_tags, flat_params, store_fingerprint
-from scripts.tracking import FAILED, FINISHED, KILLED, ConsoleRun, Run, TrackingConfig
+from scripts.tracking import FAILED, FINISHED, KILLED, ConsoleRun, TrackingConfig
 from scripts.verbs import Verb
+from worldmodel.errors import InputError
+
+if TYPE_CHECKING:
+    from scripts.tracking_mlflow import JournalRun
+
+REFUSED = "REFUSED"  # no run at all
 
 
 def execute(verb: Verb, config: Any, tracking: TrackingConfig, console: Console | None = None) -> None:
@@ -32,34 +38,36 @@ def execute(verb: Verb, config: Any, tracking: TrackingConfig, console: Console 
 
 @contextmanager
 def recorded_run(
-    verb: str, config: object, tracking: TrackingConfig, console: Console, output_is_folder: bool
-) -> Iterator[Run]:
+    verb: str, config: object, tracking: TrackingConfig, console: Console, output_is_folder: bool, run_id: str = ""
+) -> Iterator[JournalRun]:
     """Yield the run of `verb`; it ends FINISHED, KILLED (by the keyboard or a signal) or FAILED (by an exception).
 
-    Where training is spread over processes (torchrun sets RANK), only the first one records.
+    A configuration that is refused before any work is done leaves no run. `run_id` is that of a run in the journal to
+    go on with. Where training is spread over processes (torchrun sets RANK), only the first one records.
     """
-    from scripts.mlflow_server import MlflowServer, absolute_uri, tracking_uri
+    from scripts.mlflow_server import PARENT_TAG, MlflowServer, absolute_uri, tracking_uri
     from scripts.tracking_mlflow import JournalRun, MlflowRun
 
+    run: JournalRun
     output = getattr(config, "output", None)
     folder = Path(output) if output_is_folder and output is not None else None
     uri = absolute_uri(tracking_uri(tracking.uri))
-    if os.environ.get("RANK", "0") != "0":
-        run = JournalRun(console, None)
-    elif tracking.enabled:
-        run = MlflowRun(console, folder, MlflowServer(uri))
-    else:
-        run = JournalRun(console, folder)
+    parent = {PARENT_TAG: tracking.parent} if tracking.parent else {}
     begin: Entry = {
         "experiment": tracking.experiment,
         "name": tracking.name or (f"{verb} {Path(output).name}" if output is not None else verb),
         "tracking_uri": uri,
         "params": flat_params(config),
-        "tags": {"verb": verb, **code_tags(), **data_tags(config)},
+        "tags": {"verb": verb, **parent, **code_tags(), **data_tags(config)},
         "config": config_yaml(config),
         "start_ms": time.time_ns() // 1_000_000,
     }
-    run.begin(begin)
+    if os.environ.get("RANK", "0") != "0":
+        run = JournalRun(console, None, begin)
+    elif tracking.enabled:
+        run = MlflowRun(console, folder, begin, MlflowServer(uri), run_id)
+    else:
+        run = JournalRun(console, folder, begin, run_id)
     status = FAILED
     try:
         yield run
@@ -70,5 +78,10 @@ def recorded_run(
     except KeyboardInterrupt:
         status = KILLED
         raise
+    except InputError:
+        if not run.begun:
+            status = REFUSED
+        raise
     finally:
-        run.finish(status)
+        if status != REFUSED:
+            run.finish(status)

@@ -23,12 +23,14 @@ class TrackingConfig:
         uri: MLflow's tracking server or database. Empty: `MLFLOW_TRACKING_URI`, else `sqlite:///mlflow.db` here.
         experiment: Experiment the run belongs to.
         name: Name of the run. Empty: the verb and the name of its output.
+        parent: Run that this one is shown under: its id in MLflow, or `run` in its metrics.jsonl. Empty: none.
     """
 
     enabled: bool = True
     uri: str = ""
     experiment: str = "drivecast"
     name: str = ""
+    parent: str = ""
 
     def __post_init__(self) -> None:
         if not self.experiment:

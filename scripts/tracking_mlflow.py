@@ -7,9 +7,10 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from scripts.console import Console
+from scripts.console import Console, Progress
 from scripts.journal import Entry, Journal
 from scripts.mlflow_server import RUN_TAG, SQLITE, MlflowServer, Rejected, RunDeleted, Unreachable
 from scripts.tracking import ConsoleRun, existing, numbers
@@ -22,16 +23,36 @@ SECONDS_OF_LAST_TRIES, SECONDS_BETWEEN_LAST_TRIES = 15.0, 0.5  # of a database i
 
 
 class JournalRun(ConsoleRun):
-    """A run whose metrics go to OUTPUT/metrics.jsonl, at once."""
+    """A run whose metrics go to OUTPUT/metrics.jsonl, at once.
 
-    def __init__(self, console: Console, folder: Path | None) -> None:
+    It is there for others to see from the moment when its work begins: with the first progress or the first thing that
+    is recorded. A command that is refused before that leaves no run.
+
+    Args:
+        console: Where it talks.
+        folder: Where its journal goes; None: it stays in memory.
+        begin: What it depends on.
+        run: Its id in the journal; none given: a new one. With that of an earlier run it goes on with that run.
+    """
+
+    def __init__(self, console: Console, folder: Path | None, begin: Entry, run: str = "") -> None:
         super().__init__(console)
-        self.journal = Journal(folder, uuid.uuid4().hex[:12])
+        self.journal = Journal(folder, run or uuid.uuid4().hex[:12])
+        self._begin = begin
+        self.begun = False
 
-    def begin(self, begin: Entry) -> None:
-        self._record({"begin": {**begin, "tags": {**begin["tags"], RUN_TAG: self.journal.run}}})
+    def begin(self) -> None:
+        """The work begins; it may be said more than once."""
+        if not self.begun:
+            self.begun = True
+            self._record({"begin": {**self._begin, "tags": {**self._begin["tags"], RUN_TAG: self.journal.run}}})
+
+    def progress(self, total: float, what: str) -> AbstractContextManager[Progress]:
+        self.begin()
+        return super().progress(total, what)
 
     def finish(self, status: str) -> None:
+        self.begin()
         self.journal.append({"end": status, "end_ms": _now_ms(), "sent": True})
 
     def log_params(self, params: Mapping[str, object]) -> None:
@@ -48,14 +69,17 @@ class JournalRun(ConsoleRun):
         self._record({"model": str(existing(path)), "name": name})
 
     def _record(self, entry: Entry) -> None:
+        self.begin()
         self.journal.append(entry)
 
 
 class MlflowRun(JournalRun):
     """A run that a thread delivers to MLflow. No method but `finish` ever waits for the server."""
 
-    def __init__(self, console: Console, folder: Path | None, server: MlflowServer) -> None:
-        super().__init__(console, folder)
+    def __init__(
+        self, console: Console, folder: Path | None, begin: Entry, server: MlflowServer, run: str = ""
+    ) -> None:
+        super().__init__(console, folder, begin, run)
         self.server = server
         self._pending: list[Entry] = []
         self._metrics_pending = 0
@@ -68,6 +92,7 @@ class MlflowRun(JournalRun):
         self._thread.start()
 
     def _record(self, entry: Entry) -> None:
+        self.begin()
         with self._changed:  # the order of the journal is the order of delivery
             self.journal.append(entry)
             self._pending.append(entry)
@@ -77,6 +102,7 @@ class MlflowRun(JournalRun):
 
     def finish(self, status: str) -> None:
         """Deliver what is left; where the server does not answer, say where it is kept."""
+        self.begin()
         end: Entry = {"end": status, "end_ms": _now_ms()}
         with self._changed:
             self._pending.append(end)

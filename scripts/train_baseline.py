@@ -9,8 +9,8 @@ from pathlib import Path
 from envs.drivers.baseline_training import BaselineTrainer, BaselineTrainingConfig
 from scripts.curves import Curves
 from scripts.device import available_device
+from scripts.mlflow_server import MODEL_FOLDER
 from scripts.tracking import Run
-from scripts.training import MODEL_FOLDER
 
 PANELS = [
     ("reward of an episode", ["train/episode_reward"]),
@@ -77,18 +77,26 @@ def run(config: TrainBaselineConfig, run: Run) -> None:
     curves = Curves(config.output / "training-curves.csv")
     done = 0
 
-    with run.progress(config.steps, f"training {config.algorithm}") as progress:
+    try:
+        with run.progress(config.steps, f"training {config.algorithm}") as progress:
 
-        def on_step(step: int, values: Mapping[str, float]) -> None:
-            nonlocal done
-            progress.advance(step - done, **values)
-            done = step
+            def on_step(step: int, values: Mapping[str, float]) -> None:
+                nonlocal done
+                progress.advance(step - done, **values)
+                done = step
 
-        def log(step: int, values: Mapping[str, float]) -> None:
-            run.log_metrics(values, step)
-            curves.add(step, values)
+            def log(step: int, values: Mapping[str, float]) -> None:
+                run.log_metrics(values, step)
+                curves.add(step, values)
 
-        path = trainer.train(log, on_step)
+            path = trainer.train(log, on_step)
+    except KeyboardInterrupt:
+        if trainer.stopped.exists():
+            run.say(
+                f"stopped after {done} of {config.steps} decisions; what it has learned so far drives as "
+                f"{config.algorithm}:{trainer.stopped.parent}; the same command begins anew"
+            )
+        raise
     run.log_figure(curves.draw(config.output / "training-curves.png", PANELS))
     run.log_artifact(path.with_suffix(".json"), MODEL_FOLDER)
     run.register_model(path, config.name or f"baseline-{config.algorithm}")

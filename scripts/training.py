@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Protocol
 
 from scripts.curves import Curves
+from scripts.mlflow_server import MODEL_FOLDER
 from scripts.tracking import Run
-from worldmodel.optimisation import Log, Schedule
-
-MODEL_FOLDER = "model"  # of a run's artifacts: where registering puts the model
+from worldmodel.optimisation import Log, Optimisation, Schedule
 
 
 class Trainer(Protocol):
@@ -18,6 +17,8 @@ class Trainer(Protocol):
 
     output: Path
     validated_on: str
+
+    optimisation: Optimisation
 
     @property
     def config(self) -> Schedule: ...
@@ -51,17 +52,23 @@ def train(
         run.say(f"resumed at step {done} of {steps}")
     curves = Curves(output / "training-curves.csv", resumed_at=done)
 
-    with run.progress(steps, f"training the {kind}") as progress:
-        progress.advance(done)
+    try:
+        with run.progress(steps, f"training the {kind}") as progress:
+            progress.advance(done)
 
-        def on_step(step: int, values: Mapping[str, float]) -> None:
-            progress.advance(1, **{measure: values[measure] for measure in shown if measure in values})
+            def on_step(step: int, values: Mapping[str, float]) -> None:
+                progress.advance(1, **{measure: values[measure] for measure in shown if measure in values})
 
-        def log(step: int, values: Mapping[str, float]) -> None:
-            run.log_metrics(values, step)
-            curves.add(step, values)
+            def log(step: int, values: Mapping[str, float]) -> None:
+                run.log_metrics(values, step)
+                curves.add(step, values)
 
-        path = trainer.train(log, on_step)
+            path = trainer.train(log, on_step)
+    except KeyboardInterrupt:
+        at = trainer.optimisation.saved_at
+        went_on = f"the same command goes on at step {at} of {steps}" if at else "before the first checkpoint"
+        run.say(f"stopped; {went_on}")
+        raise
     run.log_figure(curves.draw(output / "training-curves.png", panels))
     for file in companions:
         run.log_artifact(file, MODEL_FOLDER)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from worldmodel.checkpoint import load_training_state, save_model, save_training_state
 from worldmodel.errors import InputError
+from worldmodel.interrupts import held_back
 
 Log = Callable[[int, Mapping[str, float]], None]
 LOG_EVERY = 10  # steps
@@ -113,22 +114,19 @@ class Optimisation:
             log: Told the measures, as `train/NAME` and `SPLIT/NAME`.
             on_step: Told the measures of each step.
 
+        Asked to end (Ctrl-C, or a signal that raises `KeyboardInterrupt`), it ends its step and writes a checkpoint
+        first; asked a second time, it ends at once.
+
         Raises `InputError` where there is no room left for what is written, `FloatingPointError` where a loss is not
         finite; the last checkpoint stands.
         """
         try:
-            while self.done_steps < self.schedule.steps:
-                measures = step()
-                self.done_steps += 1
-                on_step(self.done_steps, measures)
-                if self.done_steps % LOG_EVERY == 0:
-                    log(self.done_steps, {f"train/{name}": value for name, value in measures.items()})
-                if self._is_due(self.schedule.validate_every):
-                    validation, score = validate()
-                    log(self.done_steps, {f"{split}/{name}": value for name, value in validation.items()})
-                    self._keep_if_best(validation, score)
-                if self._is_due(self.schedule.checkpoint_every):
-                    self.save_state()
+            with held_back() as interrupts:
+                while self.done_steps < self.schedule.steps:
+                    self._advance(step, validate, split, log, on_step)
+                    if interrupts.waiting and self.saved_at != self.done_steps:
+                        self.save_state()
+                    interrupts.deliver()
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
@@ -137,6 +135,27 @@ class Optimisation:
                 f"{self._last_checkpoint()}; make room and start again with the same settings to go on from there"
             ) from error
         return self.best_model.path
+
+    def _advance(
+        self,
+        step: Callable[[], dict[str, float]],
+        validate: Callable[[], tuple[dict[str, float], float]],
+        split: str,
+        log: Log,
+        on_step: Log,
+    ) -> None:
+        """One step, with the validation and the checkpoint that are due after it: then everything is consistent."""
+        measures = step()
+        self.done_steps += 1
+        on_step(self.done_steps, measures)
+        if self.done_steps % LOG_EVERY == 0:
+            log(self.done_steps, {f"train/{name}": value for name, value in measures.items()})
+        if self._is_due(self.schedule.validate_every):
+            validation, score = validate()
+            log(self.done_steps, {f"{split}/{name}": value for name, value in validation.items()})
+            self._keep_if_best(validation, score)
+        if self._is_due(self.schedule.checkpoint_every):
+            self.save_state()
 
     def _is_due(self, every: int) -> bool:
         return self.done_steps % every == 0 or self.done_steps == self.schedule.steps

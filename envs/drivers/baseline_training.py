@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import time
 import warnings
 from collections import deque
@@ -19,6 +20,7 @@ from envs.drivers.baseline_card import ALGORITHMS, MODEL_FILE, BaselineCard
 from envs.drivers.stable_baselines import NOT_INSTALLED
 from worldmodel.errors import InputError
 from worldmodel.files import atomic_file
+from worldmodel.interrupts import held_back
 
 Report = Callable[[int, Mapping[str, float]], None]  # environment steps so far, measures
 
@@ -138,8 +140,16 @@ class BaselineTrainer:
         """Of the model."""
         return Path(self.output) / MODEL_FILE
 
+    @property
+    def stopped(self) -> Path:
+        """Of the model of a training that was stopped."""
+        return Path(self.output) / "stopped" / MODEL_FILE
+
     def train(self, log: Report, on_step: Report = lambda *_: None) -> Path:
         """Train to the last step and write the model and its card; returns the model's path.
+
+        Asked to end (Ctrl-C, or a signal that raises `KeyboardInterrupt`), it ends its update and writes what it has
+        learned to `stopped`. That drives; it cannot be gone on with.
 
         Args:
             log: Told `train/NAME` now and then: mean reward and length (decisions) of the last episodes, share of
@@ -147,9 +157,18 @@ class BaselineTrainer:
             on_step: Told the same after each decision of all environments.
         """
         model = self._model()
-        watch = _watch(log, on_step, every=max(self.steps // 200, 1))
-        model.learn(self.steps, callback=watch)
+        with held_back() as interrupts:
+            every = max(self.steps // 200, 1)
+            model.learn(self.steps, callback=_watch(log, on_step, every, lambda: interrupts.waiting))
+            if interrupts.waiting:
+                self._write(model, self.stopped)
+            interrupts.deliver()
         log(model.num_timesteps, {f"validation/{name}": value for name, value in self.validate(model).items()})
+        self._write(model, self.path)
+        shutil.rmtree(self.stopped.parent, ignore_errors=True)
+        return self.path
+
+    def _write(self, model: Any, path: Path) -> None:
         card = BaselineCard(
             algorithm=self.algorithm,
             environment=self.environment,
@@ -167,10 +186,10 @@ class BaselineTrainer:
         )
         content = io.BytesIO()
         model.save(content)
-        card.write(self.path)
-        with atomic_file(self.path) as temporary:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        card.write(path)
+        with atomic_file(path) as temporary:
             temporary.write_bytes(content.getbuffer())
-        return self.path
 
     def validate(self, model: Any) -> dict[str, float]:
         """Mean reward and length, share of crashes and mean speed (m/s) of episodes that training has not seen."""
@@ -249,8 +268,8 @@ class BaselineTrainer:
         return model
 
 
-def _watch(log: Report, on_step: Report, every: int) -> Any:
-    """Stable-Baselines3's callback that reports."""
+def _watch(log: Report, on_step: Report, every: int, is_to_end: Callable[[], bool]) -> Any:
+    """Stable-Baselines3's callback that reports, and ends the training between two updates where it is to end."""
     from stable_baselines3.common.callbacks import BaseCallback
 
     class Watch(BaseCallback):
@@ -278,6 +297,6 @@ def _watch(log: Report, on_step: Report, every: int) -> Any:
                 rate = self.num_timesteps / max(time.monotonic() - self.started_s, 1e-9)
                 values = {f"train/{name}": value for name, value in measures.items()}
                 log(self.num_timesteps, {**values, "train/steps_per_s": rate})
-            return True
+            return not is_to_end()
 
     return Watch()

@@ -1,6 +1,8 @@
 """Claims about training a policy through the model, on problems whose best answer is known."""
 
 import math
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +16,8 @@ from planner.lane_choice import LaneChoiceConfig
 from planner.policy import Policy, PolicyConfig
 from planner.rollouts import ImaginedRollouts
 from planner.starts import StartConfig, StartSampler
-from planner.training import PolicyTrainer, PolicyTrainingConfig
-from worldmodel.checkpoint import save_model
+from planner.training import POLICY_KIND, PolicyTrainer, PolicyTrainingConfig
+from worldmodel.checkpoint import load_model, save_model
 from worldmodel.errors import InputError
 from worldmodel.model import WorldModel, WorldModelConfig
 from worldmodel.neighbours import find_neighbours
@@ -71,6 +73,45 @@ def test_resume_is_bit_exact(store, tmp_path):
     second.train(lambda step, values: None)
     for name, weights in whole.network.state_dict().items():
         assert torch.equal(weights, second.network.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_training_that_is_asked_to_end_keeps_every_step_and_goes_on_bit_exactly(store, tmp_path, monkeypatch, number):
+    config = replace(SHORT, checkpoint_every=100)
+    whole = trainer(store, tmp_path / "whole", config)
+    best = whole.train(lambda step, values: None)
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(number, stopped)
+    first = trainer(store, tmp_path / "halves", config)
+    try:
+        with pytest.raises(KeyboardInterrupt):  # in the midst of the third step, which is also validated
+            first.train(lambda step, values: None, lambda step, _: step == 3 and os.kill(os.getpid(), number))
+        assert signal.getsignal(number) is stopped
+    finally:
+        signal.signal(number, before)
+    second = trainer(store, tmp_path / "halves", config)
+    assert second.resume() == 3
+    again = second.train(lambda step, values: None)
+    for name, weights in whole.network.state_dict().items():
+        assert torch.equal(weights, second.network.state_dict()[name]), name
+    kept, other = load_model(best, POLICY_KIND), load_model(again, POLICY_KIND)
+    assert kept.extra == other.extra
+    assert all(torch.equal(weights, other.state[name]) for name, weights in kept.state.items())
+
+
+def test_asked_a_second_time_a_training_ends_at_once(store, tmp_path):
+    impatient = trainer(store, tmp_path, replace(SHORT, checkpoint_every=100))
+
+    def twice(step, _):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        impatient.train(lambda step, values: None, twice)
+    assert impatient.optimisation.saved_at is None
 
 
 def test_the_world_model_is_not_trained(store, tmp_path):
@@ -190,7 +231,7 @@ def test_a_policy_that_collapsed_into_full_braking_is_told_once_after_a_quarter_
     assert shares == {step: 1.0 for step in range(1, 9)}
     assert len(lines) == 1
     assert "at step 2, 100% of the rollouts'" in lines[0]
-    assert "--training.learning_rate" in lines[0]
+    assert "--training.learning-rate" in lines[0]
     assert "\n" not in lines[0]
 
 

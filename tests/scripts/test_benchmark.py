@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from policies import write_policy
 from recorded_scenes import Track, straight_store
 
 import envs.batched.traffic
@@ -20,9 +21,7 @@ from envs.episode_file import read_config_hash
 from envs.recording_cast import VARIED_PARAMETERS
 from envs.results import frontier, mark_frontier, pool
 from envs.suites import SUITES
-from planner.energy import EnergyConfig
-from planner.policy import Policy, PolicyConfig
-from scripts import cli
+from scripts import cli, model_registry
 from scripts.benchmark import BenchmarkConfig, Entrant, run
 from scripts.benchmark_table import COLUMNS, rows
 from scripts.console import Console
@@ -30,7 +29,6 @@ from scripts.drivers import HighwayConfig, TrafficSource
 from scripts.driving import Drive
 from scripts.snapshot import Snapshot, code_snapshot, driver_snapshot
 from scripts.tracking import ConsoleRun
-from worldmodel.checkpoint import save_model
 from worldmodel.errors import InputError
 
 
@@ -253,14 +251,27 @@ def test_fewer_episodes_are_counted_as_fewer_and_more_come_back(tmp_path, short_
     assert found[0] == found[2] > found[1]
 
 
-def write_policy(folder, seed):
-    """A policy without training, which drives without a world model."""
-    torch.manual_seed(seed)
-    folder.mkdir(exist_ok=True)
-    config = PolicyConfig(hidden=16)
-    extra = {"energy": asdict(EnergyConfig()), "lane_choice": {"enabled": False}, "seed": seed}
-    save_model(folder / "policy.safetensors", Policy(config), "policy", config, extra)
-    return f"policy:{folder}"
+def test_metrics_are_named_by_labels_and_not_by_paths(tmp_path, short_suites, driven):
+    one, two, lone = (write_policy(tmp_path / name, seed) for seed, name in enumerate(("a", "b", "lone")))
+    console = ConsoleRun()
+    run(config_of(tmp_path / "out", driver=["idm", f"mpur={one}", f"mpur={two}", lone], episodes=1), console)
+    names = {name.rpartition("/")[0] for _, metrics in console.metrics for name in metrics}
+    assert names == {"highway/idm", "highway/mpur-0", "highway/mpur-1", "highway/policy-lone"}
+
+
+def test_a_registered_policy_is_driven_once_whatever_it_is_called(tmp_path, short_suites, driven, monkeypatch):
+    policy = write_policy(tmp_path / "policy", 1)
+    monkeypatch.setattr(model_registry, "resolve_model", lambda reference: Path(policy.removeprefix("policy:")))
+    name = "policy:models:/driver/latest"
+    run(config_of(tmp_path / "out", driver=["idm", f"mpur={name}"], episodes=1), ConsoleRun())
+    result = results_of(tmp_path / "out")[1]
+    assert (result["driver"], result["label"], result["training_seed"]) == (name, "mpur", 1)
+    with pytest.raises(InputError, match="are the same training"):
+        run(config_of(tmp_path / "out", driver=[name, policy], episodes=1), ConsoleRun())
+
+
+def test_nothing_is_driven_twice_unless_it_is_asked_for():
+    assert BenchmarkConfig(Path("out")).spot_check == 0
 
 
 def test_another_training_under_the_same_path_is_driven_anew(tmp_path, short_suites, driven):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ import pytest
 import yaml
 
 from scripts import cli
-from scripts.command_line import option_types, parse
+from scripts.command_line import config_file, option_types, parse
+from scripts.driver_kinds import DRIVER_KINDS, PLACE
 from scripts.verbs import VERBS, Verb
 from worldmodel.errors import InputError
 
@@ -128,6 +130,70 @@ def test_positional_and_short_option():
 
 def test_negative_numbers_are_values():
     assert config("m", "--gap-m", "-3.5").gap_m == -3.5
+
+
+@pytest.mark.parametrize("option", ["--print-config", "--print_config"])
+def test_the_configuration_is_printed_by_either_spelling(option, capsys):
+    with pytest.raises(SystemExit) as ended:
+        config("m", option)
+    assert ended.value.code == 0
+    assert "world_model: m" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("given", ["record", "record.yaml", "configs/record.yaml"])
+def test_a_preset_is_found_by_its_name_wherever_the_command_is_run(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Path(config_file(given)) == CONFIGS / "record.yaml"
+    command = parse(VERBS["record"], VERBS["record"].load()[1], ["--config", given, "--output", "x"])
+    assert command.config.episodes == 300
+
+
+def test_a_file_in_the_working_directory_goes_before_a_preset(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "record.yaml").write_text("episodes: 7\n")
+    (tmp_path / "record").mkdir()
+    assert config_file("record.yaml") == "record.yaml"
+    assert Path(config_file("record")) == CONFIGS / "record.yaml"  # a folder is no configuration
+    assert config_file("data/record.yaml") == "data/record.yaml"
+    assert config_file("recrod") == "recrod"
+    config_class = VERBS["record"].load()[1]
+    assert parse(VERBS["record"], config_class, ["--config=record.yaml", "--output", "x"]).config.episodes == 7
+
+
+def test_help_names_the_presets_of_the_verb(capsys):
+    with pytest.raises(SystemExit):
+        parse(VERBS["train-policy"], VERBS["train-policy"].load()[1], ["--help"])
+    text = "".join(capsys.readouterr().out.split())
+    assert "train-policy-ngsim" in text
+    assert "record" not in text.partition("values:")[0]
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "benchmark"])
+def test_help_names_every_kind_of_driver(verb, capsys):
+    with pytest.raises(SystemExit):
+        parse(VERBS[verb], VERBS[verb].load()[1], ["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert PLACE not in text
+    for kind in DRIVER_KINDS:
+        assert kind.form in text
+        assert kind.form in (CONFIGS.parent / "docs" / "evaluation.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("verb", "options"),
+    [("evaluate", ["--environment", "highway-v0"]), ("benchmark", ["--suite", "highway"]), ("forecast", [])],
+)
+def test_a_misspelt_split_is_refused_also_where_there_is_no_store(verb, options):
+    required = ["--model", "m", "--data", "d"] if verb == "forecast" else []
+    arguments = ["--output", "x", "--split", "tset", *required, *options]
+    with pytest.raises(InputError, match=r"split: expected .*train.*val.*test.*all.*, got 'tset'"):
+        parse(VERBS[verb], VERBS[verb].load()[1], arguments)
+
+
+def test_counts_of_vehicles_are_called_vehicles_by_every_verb():
+    for verb in VERBS.values():
+        for option in option_types(verb.load()[1]):
+            assert not {"cars", "count"} & set(re.split(r"[._]", option)), f"{verb.name} --{option}"
 
 
 def test_options_outrank_the_file(tmp_path):

@@ -94,6 +94,17 @@ def test_a_folder_of_somebody_else_is_left_alone(pipeline, tmp_path):
     assert (tmp_path / "record" / "thesis.tex").exists()
 
 
+def test_the_demo_goes_on_with_its_run_unless_its_settings_changed(tmp_path):
+    stages = Stages(tmp_path, ConsoleRun(), TrackingConfig(), total=2)
+    config = demo.DemoConfig(tmp_path)
+    assert stages.run_before(config) == ""
+    stages.go_under("abc", config)
+    assert stages.tracking.parent == "abc"
+    again = Stages(tmp_path, ConsoleRun(), TrackingConfig(), total=2)
+    assert again.run_before(config) == "abc"
+    assert again.run_before(demo.DemoConfig(tmp_path, tracking=TrackingConfig(experiment="other"))) == ""
+
+
 def test_the_report_is_one_page_with_intervals_and_figures(tmp_path):
     result = {"driver": "policy:<x>", "environment": "highway-v0", "episodes": 50, "mean_speed_mps": 23.456}
     for name in ("collision", "at_fault_collision", "off_road", "success"):

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 
 import pandas as pd
 import pytest
+from policies import write_policy
 from recorded_scenes import Track, straight_store
 
 from envs.closed_loop import ClosedLoopConfig
 from envs.episode import Episode
 from scripts import cli
+from scripts.console import Console
 from scripts.drivers import HighwayConfig
-from scripts.driving import Drive, episode_file
+from scripts.driving import Drive, episode_file, labels
 from scripts.evaluate import EvaluateConfig, run
-from scripts.tracking import ConsoleRun
+from scripts.runs import recorded_run
+from scripts.tracking import ConsoleRun, TrackingConfig
 from worldmodel.errors import InputError
 
 PROMISED = {
@@ -191,6 +196,11 @@ def test_processes_give_the_same_results_as_one(tmp_path):
             "driver 'teleport': expected one of idm, constant-velocity, idle, human, idm:SPEED, policy:PATH",
         ),
         (["--driver", "policy:/nowhere"], "driver 'policy:/nowhere': no file or folder /nowhere"),
+        (["--driver", "idm", "--environment", "roundabout-v0"], "driver 'idm': roundabout-v0 asks for a route"),
+        (
+            ["--driver", "ppo:/nowhere", "--environment", "roundabout-v1"],
+            "only constant-velocity and idle can be driven",
+        ),
         (["--environment", "mars"], "environment: expected one of recorded, highway-v0"),
         (["--driver", "idle", "--driver", "idle"], "driver: expected each name once"),
         (["--loop.keep", "some"], "keep: expected one of none, sample, crashes, all"),
@@ -203,6 +213,70 @@ def test_what_cannot_be_evaluated_is_refused_in_one_line(options, message, tmp_p
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "driver"),
+    [
+        ("merge-v0", "idm"),
+        ("merge-generic-v0", "idm"),
+        ("merge-generic-v1", "constant-velocity"),
+        ("exit-v0", "idm"),
+        ("roundabout-v0", "idle"),
+        ("roundabout-v1", "constant-velocity"),
+    ],
+)
+def test_every_environment_that_can_be_driven_is_evaluated(environment, driver, tmp_path, monkeypatch):
+    console, lines = ConsoleRun(), []
+    monkeypatch.setattr(console, "say", lines.append)
+    config = EvaluateConfig(
+        tmp_path,
+        driver=[driver],
+        environment=[environment],
+        episodes=2,
+        workers=1,
+        highway=HighwayConfig(duration_s=2.0),
+    )
+    run(config, console)
+    (result,) = json.loads((tmp_path / "results.json").read_text())
+    assert (result["environment"], result["episodes"]) == (environment, 2)
+    assert result["distance_m"] > 5
+    assert any("none completes it" in line for line in lines) == (environment == "exit-v0")
+
+
+def test_a_registered_policy_drives_under_the_name_it_was_given(store, tmp_path, monkeypatch):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    local = write_policy(tmp_path / "trained", 1).removeprefix("policy:")
+    tracking = TrackingConfig(uri=uri)
+    config = EvaluateConfig(tmp_path / "trained")
+    with recorded_run("train-policy", config, tracking, Console(io.StringIO()), True) as training:
+        training.register_model(f"{local}/policy.safetensors", "driver")
+    name = "policy:models:/driver/latest"
+    config = EvaluateConfig(tmp_path / "out", driver=[name, "human"], data=[store], episodes=0, workers=2)
+    console = ConsoleRun()
+    run(config, console)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [(result["driver"], result["label"]) for result in results] == [
+        (name, "policy-driver-latest"),
+        ("human",) * 2,
+    ]
+    kept = Episode.read(tmp_path / "out" / "episodes" / "recorded-policy-driver-latest-00000.parquet")
+    assert kept.metadata.driver == name
+    assert "recorded/policy-driver-latest/collision_rate" in {key for _, metrics in console.metrics for key in metrics}
+    with pytest.raises(InputError, match="no model is registered under the name 'nobody'"):
+        run(EvaluateConfig(tmp_path / "out", driver=["policy:models:/nobody/1"], data=[store]), ConsoleRun())
+
+
+def test_drivers_are_called_by_what_tells_them_apart():
+    drivers = ["idm", "idm:22.5", "policy:runs/oracle", "policy:runs/demo/policy/policy.safetensors", "ppo:runs/ppo-0"]
+    assert list(labels(drivers).values()) == ["idm", "idm-22.5", "policy-oracle", "policy", "ppo-0"]
+    alike = labels(["policy:runs/a/policy", "policy:runs/b/policy", "dqn:models:/baseline-dqn/3"])
+    assert len(set(alike.values())) == 3
+    assert all(re.fullmatch("policy-policy-[0-9a-f]{6}", alike[f"policy:runs/{x}/policy"]) for x in "ab")
+    assert alike["dqn:models:/baseline-dqn/3"] == "dqn-baseline-dqn-3"
+    moved = labels(["policy:/elsewhere/oracle"])
+    assert moved == {"policy:/elsewhere/oracle": "policy-oracle"}  # the same metric's name on another machine
 
 
 def test_more_episodes_than_vehicles_are_not_counted_twice(store, tmp_path):

@@ -23,7 +23,7 @@ from torch import nn
 
 from scripts.console import Console
 from scripts.journal import Journal, read_journal
-from scripts.mlflow_server import MlflowServer, Unreachable
+from scripts.mlflow_server import MODEL_FOLDER, MlflowServer, Unreachable
 from scripts.model_registry import resolve_model
 from scripts.runs import recorded_run
 from scripts.sync_metrics import SyncMetricsConfig
@@ -148,6 +148,121 @@ def test_a_registered_model_is_found_by_name_and_version(database, tmp_path, mon
     ]:
         with pytest.raises(InputError, match=re.escape(told)):
             resolve_model(reference)
+
+
+def registered(database: str, folder: Path, name: str) -> None:
+    """A model with a file that belongs to it, as `train-policy` registers it."""
+    folder.mkdir()
+    save_model(folder / "policy.safetensors", nn.Linear(1, 1), "policy", Inner(5))
+    save_model(folder / "world-model.safetensors", nn.Linear(2, 1), "world-model", Inner(6))
+
+    def body(run):
+        run.log_artifact(folder / "world-model.safetensors", MODEL_FOLDER)
+        run.register_model(folder / "policy.safetensors", name)
+
+    finished_run(database, folder.parent / f"{folder.name}-out", body)
+
+
+def test_a_registered_model_downloads_whole(database, tmp_path, monkeypatch):
+    import mlflow
+
+    registered(database, tmp_path / "policy", "whole")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
+    mlflow.set_tracking_uri(database)
+    folder = Path(mlflow.artifacts.download_artifacts("models:/whole/1", dst_path=str(tmp_path / "downloaded")))
+    assert {file.name for file in folder.iterdir()} == {"policy.safetensors", "world-model.safetensors"}
+    found = resolve_model("models:/whole/latest")
+    assert load_model(found, "policy").config == {"steps": 5}
+    assert load_model(found, "world-model").config == {"steps": 6}
+    assert Path(database.removeprefix("sqlite:///")).parent in found.parents  # where it lies, without a copy
+
+
+def test_a_model_that_was_registered_as_a_file_is_found_with_what_belongs_to_it(server, tmp_path, monkeypatch):
+    """As versions of drivecast before this one did it; here from a remote server, which sends files."""
+    create = MlflowServer._call
+
+    def as_before(self, method, *args, **kwargs):
+        if method == "create_model_version":
+            args = (args[0], f"{args[1]}/policy.safetensors", *args[2:])
+        return create(self, method, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowServer, "_call", as_before)
+        registered(server.uri, tmp_path / "policy", "older")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    found = resolve_model("models:/older/1")
+    assert found.name == "policy.safetensors"
+    assert load_model(found, "policy").config == {"steps": 5}
+    assert load_model(found.with_name("world-model.safetensors"), "world-model").config == {"steps": 6}
+
+
+def test_what_is_refused_before_any_work_leaves_no_run(database, client, tmp_path, monkeypatch):
+    sent: list[str] = []
+    call = MlflowServer._call
+    monkeypatch.setattr(
+        MlflowServer, "_call", lambda self, what, *a, **k: (sent.append(what), call(self, what, *a, **k))[1]
+    )
+
+    def refused(run):
+        run.say("looking")
+        raise InputError("data: no such store")
+
+    with pytest.raises(InputError):
+        finished_run(database, tmp_path / "out", refused)
+    assert not (tmp_path / "out" / "metrics.jsonl").exists()
+    assert sent == []
+
+    def at_work(run):
+        with run.progress(1, "steps"):
+            raise InputError("the disk is full")
+
+    with pytest.raises(InputError):
+        finished_run(database, tmp_path / "out", at_work)
+    assert client.get_run(run_id(tmp_path / "out")).info.status == "FAILED"
+
+
+def test_a_run_is_shown_under_its_parent_also_where_the_parent_came_later(database, client, tmp_path):
+    def under(parent: str, folder: Path, meanwhile=lambda: None):
+        tracking = TrackingConfig(uri=database, parent=parent)
+        with recorded_run("record", TrainConfig(folder), tracking, Console(io.StringIO()), True) as run:
+            folder.mkdir()
+            run.log_metrics({"loss": 1.0})
+            meanwhile()
+        return client.get_run(run_id(folder)).data.tags
+
+    finished_run(database, tmp_path / "first", lambda run: None)
+    parent = run_id(tmp_path / "first")
+    assert under(parent, tmp_path / "by-mlflow-id")["mlflow.parentRunId"] == parent
+
+    late = tmp_path / "late"
+
+    def parent_comes():
+        wait_until_recorded(client, tmp_path / "early")
+        with recorded_run("demo", TrainConfig(late), TrackingConfig(uri=database), Console(io.StringIO()), True, "p1"):
+            late.mkdir()
+
+    tags = under("p1", tmp_path / "early", parent_comes)
+    assert tags["mlflow.parentRunId"] == run_id(late)
+    assert "mlflow.parentRunId" not in under("nobody", tmp_path / "orphan")
+
+
+def test_a_run_that_is_gone_on_with_is_one_run(database, client, tmp_path):
+    config, tracking, console = TrainConfig(tmp_path), TrackingConfig(uri=database), Console(io.StringIO())
+
+    def stopped():
+        with recorded_run("demo", config, tracking, console, True, "again") as run:
+            run.begin()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    first = run_id(tmp_path)
+    assert client.get_run(first).info.status == "KILLED"
+    with recorded_run("demo", config, tracking, console, True, "again") as run:
+        run.log_metrics({"seconds": 1.0})
+        wait_for(lambda: client.get_run(first).info.status == "RUNNING", "the run to go on")
+    assert last_run_id(tmp_path) == first
+    assert client.get_run(first).info.status == "FINISHED"
 
 
 @pytest.mark.parametrize(

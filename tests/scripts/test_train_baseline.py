@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import zipfile
 
 import numpy as np
@@ -58,6 +60,27 @@ def test_it_leaves_a_model_with_what_it_was_trained_on(trained):
     assert (output / "training-curves.png").stat().st_size > 0
     assert console.models == [(output / "model.zip", f"baseline-{algorithm}")]
     assert any("validation/crash_share" in metrics for _, metrics in console.metrics)
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
+def test_a_training_that_is_interrupted_leaves_what_it_has_learned(tmp_path, monkeypatch, algorithm):
+    console, lines = ConsoleRun(), []
+    monkeypatch.setattr(console, "say", lines.append)
+    log = console.log_metrics
+
+    def interrupt(metrics, step=None):
+        log(metrics, step)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(console, "log_metrics", interrupt)
+    config = TrainBaselineConfig(algorithm, tmp_path / "model", **{**QUICK, "steps": 4096})
+    with pytest.raises(KeyboardInterrupt):
+        run(config, console)
+    assert not (tmp_path / "model" / "model.zip").exists()
+    card = json.loads((tmp_path / "model" / "stopped" / "model.json").read_text())
+    assert 0 < card["steps"] < 4096
+    assert f"drives as {algorithm}:{tmp_path / 'model' / 'stopped'}; the same command begins anew" in lines[-1]
+    check_policy_file(f"{algorithm}:{tmp_path / 'model' / 'stopped'}")
 
 
 def test_it_drives_by_its_name(trained):

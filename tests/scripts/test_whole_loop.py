@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import pytest
 from traffic_scenes import platoon_store
@@ -36,6 +38,27 @@ def test_training_leaves_models_and_curves(trained):
     text = json.dumps(logged)
     for name in ("val/latent_gap", "val/ego_gap", "val/kl_dim_0", "val/active_units", "val/sampled_collision_rate"):
         assert name in text, name
+
+
+def test_a_training_that_is_interrupted_says_where_it_goes_on(trained, tmp_path, monkeypatch, capsys):
+    folder, data, off = trained
+    from planner.training import PolicyTrainer
+
+    step = PolicyTrainer._step
+
+    def interrupted(self):
+        if self.optimisation.done_steps == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self)
+
+    options = ["--world-model", str(folder / "wm"), "--output", str(tmp_path / "policy"), *POLICY]
+    options += ["--training.steps", "9", *data, *off]
+    with monkeypatch.context() as patched:
+        patched.setattr(PolicyTrainer, "_step", interrupted)
+        assert main(["train-policy", *options]) == 130
+    assert "stopped; the same command goes on at step 2 of 9" in capsys.readouterr().out
+    assert main(["train-policy", *options]) == 0
+    assert "resumed at step 2 of 9" in capsys.readouterr().out
 
 
 def test_forecast_writes_the_promised_fields(trained):

@@ -13,6 +13,16 @@ from worldmodel.recordings.recording import DT_S, Recording
 SPLITS = ("train", "val", "test")
 
 
+def check_split(name: str) -> None:
+    """Refuse a part of a store that there is not.
+
+    Raises:
+        InputError: one line that names those there are.
+    """
+    if name not in (*SPLITS, "all"):
+        raise InputError(f"split: expected one of {[*SPLITS, 'all']}, got '{name}'")
+
+
 def split_recordings(names: Sequence[str], held_out: float = 0.1, seed: int = 0) -> dict[str, list[str]]:
     """Split recordings at random, the same for the same names: `held_out` of them each in val and test.
 

@@ -18,7 +18,7 @@ from worldmodel.errors import InputError
 from worldmodel.files import recover_directory
 from worldmodel.lock import held_for_writing
 from worldmodel.recordings.lane import Lane, read_lanes, road_of
-from worldmodel.recordings.split import SPLITS
+from worldmodel.recordings.split import check_split
 from worldmodel.recordings.store_writer import COLUMN_TYPES, SCHEMA_VERSION
 from worldmodel.road import Road
 from worldmodel.traffic import TrafficState, _TensorRecord
@@ -199,8 +199,7 @@ class WindowStore:
     def _recordings_of(self, split: str) -> list[int]:
         if split == "all":
             return list(range(len(self.recordings)))
-        if split not in SPLITS:
-            raise InputError(f"split: expected one of {[*SPLITS, 'all']}, got '{split}'")
+        check_split(split)
         names = set(self.splits.get(split, []))
         return [number for number, name in enumerate(self.recordings) if name in names]
 
