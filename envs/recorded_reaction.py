@@ -14,9 +14,10 @@ from worldmodel.traffic import TrafficState
 SEEN_M = 80.0  # how far ahead a leader is looked for
 BESIDE_M = 6.0  # who is further aside is nobody's leader yet
 SIDE_GAP_M = 0.2  # boxes this near each other across the road are in each other's way
-FORESEEN_S = (1.0, 2.0)  # moments at which it is looked whether two paths will be in each other's way
+FORESEEN_S = (1.0, 2.0, 3.0)  # moments at which it is looked whether two paths will be in each other's way
 MARGIN_M = 0.5  # of the gap that is left when braking as hard as is needed
 ENTRY_GAP_M = 1.0  # room that who enters must find ahead and behind
+FIRM_MPS2 = 2.0  # braking that nobody who follows attentively is in need of (highway-env's MOBIL imposes no more)
 MOST_BRAKING_MPS2 = 8.0  # as the ego's
 PASSES = 3  # in which the news of hard braking runs up a queue within one step
 
@@ -51,13 +52,13 @@ class Reaction:
     """Decides for all vehicles of a batch at once.
 
     **Leader**: the nearest vehicle ahead whose box is in the way of one's own recorded path: now, or, as far as both
-    paths are known, in 1 or 2 s (a lane change to come; braking for it is at most the comfortable one).
+    paths are known, in 1 to 3 s (a lane change to come; for that it brakes with at most `FIRM_MPS2`).
     **Acceleration**: fitted IDM. IDM does not see its leader's braking, and measured from centre to centre as in
     highway-env it is weak in the last metres; so whoever needs more than comfortable braking to stay behind brakes at
     least that much: b_need = v^2 / (2 (gap + v_l^2 / (2 b_l))) behind a leader that brakes with b_l to a stop before
     they would meet, b_l + (v - v_l)^2 / (2 gap) otherwise.
     **Hand-over** (yielding): a recorded vehicle whose leader is the ego where no human was, or a vehicle that was
-    handed over before, and whose b_need exceeds its comfortable braking. Behind a human ego nobody is handed over: the
+    handed over before, and whose b_need exceeds `FIRM_MPS2`. Behind a human ego nobody is handed over: the
     ego is where the recording has it, and the recorded driver knew that.
     """
 
@@ -85,7 +86,7 @@ class Reaction:
         soon_mps = of_leader(speed, soon)
         lengths = traffic.half_length + of_leader(traffic.half_length, soon)
         give_way = idm_acceleration(traits, speed, torch.where(none_soon, 0.0, speed - soon_mps), soon_gap, lengths)
-        wanted = torch.minimum(follow, torch.maximum(give_way, -comfortable))
+        wanted = torch.minimum(follow, give_way.clamp_min(-FIRM_MPS2))
 
         reacts = traffic.pick(now.reacts)
         moved_ego = (order == 0) & now.ego_moved[:, None]
@@ -100,8 +101,8 @@ class Reaction:
             acceleration = acceleration.clamp(-MOST_BRAKING_MPS2, MOST_BRAKING_MPS2)
             if self.hands_over:
                 new = reacts | moved_ego  # where the recording no longer holds
-                heeds = of_leader(new, leader) & ~nobody & (needed > comfortable)
-                heeds |= of_leader(new, soon) & ~none_soon & (closing_in > comfortable)
+                heeds = of_leader(new, leader) & ~nobody & (needed > FIRM_MPS2)
+                heeds |= of_leader(new, soon) & ~none_soon & (closing_in > FIRM_MPS2)
                 reacts = reacts | (heeds & may)
         enters = torch.zeros_like(reacts)
         if bool(now.waiting.any()):
