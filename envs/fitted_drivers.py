@@ -16,7 +16,8 @@ from worldmodel.files import atomic_file
 
 DRAWN_WITHIN = 2.0  # standard deviations: nobody is drawn further out
 FOLDERS = tuple(  # of parameter files: in the repository, and where the wheel has them
-    Path(__file__).resolve().parent.parent.joinpath(*parts) for parts in (("configs", "idm"), ("scripts", "configs", "idm"))
+    Path(__file__).resolve().parent.parent.joinpath(*parts)
+    for parts in (("configs", "idm"), ("scripts", "configs", "idm"))
 )
 SEED_STRIDE = 1_000_003  # between the seeds of neighbouring vehicles
 
@@ -124,7 +125,9 @@ class FittedDrivers:
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise InputError(f"{path}: cannot be read as parameters of IDM ({' '.join(str(error).split())})") from None
         if not isinstance(content, dict) or not isinstance(content.get("spread"), dict):
-            raise InputError(f"{path}: expected {', '.join(TRAITS)} and their spread; fit them to a store's train split")
+            raise InputError(
+                f"{path}: expected {', '.join(TRAITS)} and their spread; fit them to a store's train split"
+            )
         spread, drivers = content.pop("spread"), content.pop("drivers", 0)
         parts = []
         for where, given in (("", content), ("spread.", spread)):
@@ -135,7 +138,7 @@ class FittedDrivers:
             except (TypeError, ValueError):
                 raise InputError(f"{path}: expected numbers under {where or 'the names'}, got {given}") from None
         try:
-            return FittedDrivers(*parts, drivers=int(drivers))
+            return FittedDrivers(parts[0], parts[1], int(drivers))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -113,11 +113,12 @@ def gap_error_m(
         if not long.any():
             break
         window = following[long]
-        window = Following(
-            *(v[:, start : start + steps + 1] for v in (window.gap_m, window.speed_mps, window.leader_mps)),
-            window.lengths_m,
-            torch.full_like(window.steps, steps + 1),
-            window.driver,
+        window = replace(
+            window,
+            gap_m=window.gap_m[:, start : start + steps + 1],
+            speed_mps=window.speed_mps[:, start : start + steps + 1],
+            leader_mps=window.leader_mps[:, start : start + steps + 1],
+            steps=torch.full_like(window.steps, steps + 1),
         )
         errors.append(gaps_behind(window, traits, dt_s, constant_speed)[:, -1] - window.gap_m[:, -1])
     if not errors:
@@ -189,4 +190,3 @@ def _improve(
     then = _residuals(following, dt_s, config, proposed[None])[0][0]
     better = cost(then, proposed) < cost(here, logs)
     return torch.where(better[:, None], proposed, logs), curvature, torch.where(better, damping / 3, damping * 5)
-

@@ -45,6 +45,7 @@ class LockstepStep:
         completed: Bool. The ego did what the episode asks for.
         timed_out: Bool. The episode's time is up without any of the above.
         progress: How much of the task is done, 0 to 1; None where the environment has no such measure.
+        human_progress: The same of the recorded human at this time, 1 from its goal on; None where nobody was recorded.
         hit: Long. Agent that the ego touched, -1 for none; None where the environment does not know (the closed
             loop then takes the nearest box).
     """
@@ -57,6 +58,7 @@ class LockstepStep:
     timed_out: Tensor
     progress: Tensor | None = None
     hit: Tensor | None = None
+    human_progress: Tensor | None = None
 
     @property
     def ended(self) -> Tensor:

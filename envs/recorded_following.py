@@ -49,7 +49,7 @@ class Following(_TensorRecord):
         found: list[tuple[Tensor, ...]] = []
         numbers: dict[tuple[int, int], int] = {}
         for number, scene in enumerate(scenes):
-            for who, start, gap_m, speed, leader, lengths_m in _stretches(scene, round(SHORTEST_S / dt_s)):
+            for who, gap_m, speed, leader, lengths_m in _stretches(scene, round(SHORTEST_S / dt_s)):
                 driver = numbers.setdefault((number, who), len(numbers))
                 found.append((gap_m, speed, leader, lengths_m, torch.tensor(len(gap_m)), torch.tensor(driver)))
         longest = max((len(row[0]) for row in found), default=1)
@@ -65,7 +65,7 @@ class Following(_TensorRecord):
 
 
 def _stretches(scene: RecordedScene, shortest: int) -> Iterable[tuple]:
-    """Follower, first frame, gap, speed, leader's speed `(time,)` and half lengths of each stretch of one recording."""
+    """Follower, gap, speed, leader's speed `(time,)` and half lengths of each stretch of one recording."""
     states = scene.states
     frames, agents = states.valid.shape
     flat = states.position_m.flatten(0, 1)[None]
@@ -87,7 +87,6 @@ def _stretches(scene: RecordedScene, shortest: int) -> Iterable[tuple]:
                 part = slice(start, end)
                 yield (
                     who,
-                    start,
                     gap[part, who],
                     states.speed_mps[part, who],
                     leader_mps[part, who],

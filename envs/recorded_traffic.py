@@ -100,8 +100,6 @@ class RecordedTraffic:
     fault), or by `RecordedTrafficConfig.others` they do (`envs.reacting_vehicles`).
     """
 
-    name = "recorded"
-
     def __init__(
         self,
         scenes: Mapping[str, RecordedScene],
@@ -109,6 +107,7 @@ class RecordedTraffic:
         device: torch.device | str = "cpu",
     ) -> None:
         self.config = config or RecordedTrafficConfig()
+        self.name = "recorded" if self.config.others == "replay" else f"recorded-{self.config.others}"
         self.device = torch.device(device)
         if not scenes:
             raise InputError("recorded traffic: expected at least one recording, got none; choose another split")
@@ -217,7 +216,6 @@ class RecordedTraffic:
         completed = running & (progress >= self._task.goal_m - GOAL_TOLERANCE_M)
         timed_out = running & (frame >= self._task.limit)
         self._over = self._over | collided | off_road | completed | timed_out
-        span = (self._task.goal_m - self._task.start_m).clamp_min(1e-6)
         return LockstepStep(
             state=state,
             controls=done,
@@ -225,9 +223,19 @@ class RecordedTraffic:
             off_road=off_road,
             completed=completed & ~collided & ~off_road,
             timed_out=timed_out & ~collided & ~off_road & ~completed,
-            progress=((progress - self._task.start_m) / span).clamp(0.0, 1.0),
+            progress=self._share(progress),
             hit=torch.where(collided, gap.argmin(-1), -1),
+            human_progress=self._human_progress(frame),
         )
+
+    def _share(self, progress_m: Tensor) -> Tensor:
+        """Share of the task that is done with this progress."""
+        task = self._task
+        return ((progress_m - task.start_m) / (task.goal_m - task.start_m).clamp_min(1e-6)).clamp(0.0, 1.0)
+
+    def _human_progress(self, frame: Tensor) -> Tensor:
+        human = self._rows[self._row_at(frame)[:, 0]]
+        return torch.where(frame < self._task.finish, self._share(self._progress(human.position_m[:, None])), 1.0)
 
     def _driven(self, ego: TrafficState, controls: Controls) -> TrafficState:
         position, heading, speed = bicycle_step(

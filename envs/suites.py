@@ -19,6 +19,7 @@ class Suite:
         density: highway-env's traffic density; 0: the environment's own.
         duration_s: Length of an episode, s.
         desired_speed_mps: Speed that the ego is asked for, m/s.
+        others: On recorded traffic: what the others do (`RecordedTrafficConfig.others`).
     """
 
     name: str
@@ -29,6 +30,7 @@ class Suite:
     density: float = 0.0
     duration_s: float = 30.0
     desired_speed_mps: float = 30.0
+    others: str = "replay"
 
     def seeds(self, episodes: int) -> tuple[int, ...]:
         """Of the first `episodes` episodes."""
@@ -42,5 +44,7 @@ SUITES = {
         Suite("highway-dense", "highway-v0", 3_100_000_000, vehicles=50, lanes=4, density=1.5),
         Suite("merge", "merge-v1", 3_200_000_000),
         Suite("recorded", "recorded", 0),
+        Suite("recorded-yielding", "recorded", 0, others="yielding"),
+        Suite("recorded-reactive", "recorded", 0, others="reactive"),
     )
 }
