@@ -40,7 +40,7 @@ class ReactingVehicles:
 
     Each recorded vehicle has parameters of its own, drawn by its recording's name and number, and wants at least the
     95th percentile of its recorded speeds. It keeps to its recorded path, lane changes included, and leaves at its end.
-    A reactive vehicle enters at its recorded time or, for as long as the recording shows it, when there is room.
+    Who stands for as long as it is recorded goes on standing. A reactive vehicle enters at its recorded time or, for as long as the recording shows it, when there is room.
     """
 
     def __init__(self, scenes: Mapping[str, RecordedScene], config: ReactionConfig, device: torch.device) -> None:
@@ -82,7 +82,7 @@ class ReactingVehicles:
             dt_s: Time step, s.
         """
         reactive = self.config.others == "reactive"
-        others = torch.ones_like(before.valid)
+        others = self.paths.moves[self._vehicle].clone()  # who may react
         others[:, 0] = False
         if self._starts:
             self._driven_m, self.reacts, self._starts = self.paths.driven_m[row], before.valid & others, False

@@ -15,6 +15,7 @@ from worldmodel.traffic import _TensorRecord
 
 STEP_M = 1.0  # between two points of a path
 GRID_M = 2.0  # between two places along the axis at which a path's offset is kept
+STANDING_M = 0.5  # who moves less in all of its recording stands there
 BEYOND_M = 100.0  # how far a path goes on where only the recording's end cut it
 
 
@@ -41,6 +42,7 @@ class RecordedPaths:
     length_m: Tensor  # (vehicle,)
     offset_m: Tensor  # (vehicle, place): across, by place along the axis, `GRID_M` apart; constant beyond its ends
     origin_m: Tensor  # (vehicle,): the first place
+    moves: Tensor  # (vehicle,) bool: it does not stand for as long as it is recorded
     driven_m: Tensor  # (row,): how far along its path the vehicle of each recorded row is
 
     @staticmethod
@@ -54,6 +56,7 @@ class RecordedPaths:
             length_m=torch.cat([length for _, length, *_ in drawn]),
             offset_m=torch.cat([_held(offset, places) for _, _, offset, *_ in drawn]),
             origin_m=torch.cat([origin for *_, origin, _ in drawn]),
+            moves=torch.cat([driven[-1] > STANDING_M for *_, driven in drawn]),
             driven_m=torch.cat([torch.zeros(1), *(driven.flatten() for *_, driven in drawn)]),
         )
 

@@ -14,8 +14,10 @@ from worldmodel.traffic import TrafficState
 SEEN_M = 80.0  # how far ahead a leader is looked for
 BESIDE_M = 6.0  # who is further aside is nobody's leader yet
 SIDE_GAP_M = 0.2  # boxes this near each other across the road are in each other's way
+AT_ONCE_S = 0.5  # who will be in each other's way as soon as this is so now
 FORESEEN_S = (1.0, 2.0, 3.0)  # moments at which it is looked whether two paths will be in each other's way
 MARGIN_M = 0.5  # of the gap that is left when braking as hard as is needed
+MOST_DRIFT_S = 1.0  # how long the ego is expected to go on moving sideways
 ENTRY_GAP_M = 1.0  # room that who enters must find ahead and behind
 FIRM_MPS2 = 2.0  # braking that nobody who follows attentively is in need of (highway-env's MOBIL imposes no more)
 MOST_BRAKING_MPS2 = 8.0  # as the ego's
@@ -51,8 +53,8 @@ class Decision:
 class Reaction:
     """Decides for all vehicles of a batch at once.
 
-    **Leader**: the nearest vehicle ahead whose box is in the way of one's own recorded path: now, or, as far as both
-    paths are known, in 1 to 3 s (a lane change to come; for that it brakes with at most `FIRM_MPS2`).
+    **Leader**: the nearest vehicle ahead whose box is in the way of one's own recorded path, now or within 0.5 s; or,
+    as far as both paths are known, in 1 to 3 s (a lane change to come: for that it brakes with at most `FIRM_MPS2`).
     **Acceleration**: fitted IDM. IDM does not see its leader's braking, and measured from centre to centre as in
     highway-env it is weak in the last metres; so whoever needs more than comfortable braking to stay behind brakes at
     least that much: b_need = v^2 / (2 (gap + v_l^2 / (2 b_l))) behind a leader that brakes with b_l to a stop before
@@ -174,12 +176,15 @@ class _Ordered:
         self.in_way = (beside - aside).abs() < width
         self.in_way |= (own_offset(place) - aside).abs() < width
         speed, sideways = flat(self.speed, other), flat(self.pick(self.now.sideways_mps), other)
-        self.soon_in_way = torch.zeros_like(self.in_way)
-        for later_s in FORESEEN_S:
+
+        def meets(later_s: float) -> Tensor:
             then = place + speed * later_s
-            drifted = aside + sideways * min(later_s, FORESEEN_S[0])
+            drifted = aside + sideways * min(later_s, MOST_DRIFT_S)
             offset = torch.where(theirs_is_ego, drifted, self.paths.across_at(theirs, then))
-            self.soon_in_way |= (own_offset(then) - offset).abs() < width
+            return (own_offset(then) - offset).abs() < width
+
+        self.in_way |= meets(AT_ONCE_S)
+        self.soon_in_way = torch.stack([meets(later_s) for later_s in FORESEEN_S]).any(0)
         slot_one, slot_other = flat(self.order, one), flat(self.order, other)
         self.earlier_ahead = flat(self.waiting, one) & (slot_other < slot_one)
         self.one, self.other = one, other
