@@ -40,7 +40,8 @@ class ReactingVehicles:
 
     Each recorded vehicle has parameters of its own, drawn by its recording's name and number, and wants at least the
     95th percentile of its recorded speeds. It keeps to its recorded path, lane changes included, and leaves at its end.
-    Who stands for as long as it is recorded goes on standing. A reactive vehicle enters at its recorded time or, for as long as the recording shows it, when there is room.
+    Who stands for as long as it is recorded goes on standing. A reactive vehicle enters at its recorded time or, for as
+    long as the recording shows it, when there is room.
     """
 
     def __init__(self, scenes: Mapping[str, RecordedScene], config: ReactionConfig, device: torch.device) -> None:
@@ -82,8 +83,9 @@ class ReactingVehicles:
             dt_s: Time step, s.
         """
         reactive = self.config.others == "reactive"
-        others = self.paths.moves[self._vehicle].clone()  # who may react
+        others = torch.ones_like(before.valid)
         others[:, 0] = False
+        stands = others & ~self.paths.moves[self._vehicle]
         if self._starts:
             self._driven_m, self.reacts, self._starts = self.paths.driven_m[row], before.valid & others, False
         driven_m = torch.where(self.reacts, self._driven_m, self.paths.driven_m[row])
@@ -95,7 +97,9 @@ class ReactingVehicles:
         driven_m, speed = advance(before, driven_m, decision.acceleration_mps2, dt_s)
         driven_m = torch.where(decision.enters, 0.0, driven_m)
         speed = torch.where(decision.enters, replayed.speed_mps, speed)
-        stays = decision.reacts & before.valid & (driven_m < self.paths.length_m[self._vehicle])
+        driven_m, speed = driven_m.masked_fill(stands, 0.0), speed.masked_fill(stands, 0.0)
+        ends_m = self.paths.length_m[self._vehicle]
+        stays = decision.reacts & before.valid & torch.where(stands, replayed.valid, driven_m < ends_m)
         self._driven_m, self.reacts = driven_m, decision.reacts | decision.enters
         reacted = placed(before, self.paths, self._vehicle, driven_m, speed)
         reacted = replace(

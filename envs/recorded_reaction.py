@@ -20,6 +20,7 @@ MARGIN_M = 0.5  # of the gap that is left when braking as hard as is needed
 MOST_DRIFT_S = 1.0  # how long the ego is expected to go on moving sideways
 ENTRY_GAP_M = 1.0  # room that who enters must find ahead and behind
 FIRM_MPS2 = 2.0  # braking that nobody who follows attentively is in need of (highway-env's MOBIL imposes no more)
+ABREAST_MPS2 = 4.0  # least braking of who is beside somebody in whose way it is
 MOST_BRAKING_MPS2 = 8.0  # as the ego's
 PASSES = 3  # in which the news of hard braking runs up a queue within one step
 
@@ -59,6 +60,7 @@ class Reaction:
     highway-env it is weak in the last metres; so whoever needs more than comfortable braking to stay behind brakes at
     least that much: b_need = v^2 / (2 (gap + v_l^2 / (2 b_l))) behind a leader that brakes with b_l to a stop before
     they would meet, b_l + (v - v_l)^2 / (2 gap) otherwise.
+    Who is still beside the one it gives way to goes on braking (2 m/s^2, or 4 if they meet within 0.5 s).
     **Hand-over** (yielding): a recorded vehicle whose leader is the ego where no human was, or a vehicle that was
     handed over before, and whose b_need exceeds `FIRM_MPS2`. Behind a human ego nobody is handed over: the
     ego is where the recording has it, and the recorded driver knew that.
@@ -88,7 +90,10 @@ class Reaction:
         soon_mps = of_leader(speed, soon)
         lengths = traffic.half_length + of_leader(traffic.half_length, soon)
         give_way = idm_acceleration(traits, speed, torch.where(none_soon, 0.0, speed - soon_mps), soon_gap, lengths)
-        wanted = torch.minimum(follow, give_way.clamp_min(-FIRM_MPS2))
+        # beside somebody IDM would ease off as soon as the other is faster, long before it has fallen back
+        give_way = torch.where(soon_gap <= 0, -FIRM_MPS2, give_way.clamp_min(-FIRM_MPS2))
+        follow = torch.where(gap <= 0, follow.clamp_max(-ABREAST_MPS2), follow)
+        wanted = torch.minimum(follow, give_way)
 
         reacts = traffic.pick(now.reacts)
         moved_ego = (order == 0) & now.ego_moved[:, None]

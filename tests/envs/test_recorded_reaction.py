@@ -242,3 +242,28 @@ def test_no_human_of_us101_is_hit_where_others_yield(us101):
         assert world._reacting is not None
         assert not world._reacting.reacts[running].any()
     assert completed.all()
+
+
+def test_no_reactive_vehicle_appears_in_front_of_another_however_it_was_recorded():
+    # a vehicle that stands in all of its recording comes into sight where, in this traffic, another one is about to be
+    ego = Track(x_m=20, speed_mps=10, lane=1)
+    world = traffic("reactive", ego, Track(x_m=20, speed_mps=10), Track(x_m=72, speed_mps=0.0, first=45, last=149))
+    start(world, 1)
+    steps = drive(world, 0.0, 100)
+    assert min(least_gap_m(step.state) for step in steps) > 0.0
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_nobody_drives_through_anybody_on_us101_where_all_react(us101, split):
+    world = RecordedTraffic.open(us101, split, RecordedTrafficConfig(others="reactive"))
+    world.reset(range(0, world.count, 3))
+    deepest = 0.0
+    for _ in range(100):
+        step = world.step(None)
+        state, running = step.state, ~world._over
+        for episode in running.nonzero()[:, 0].tolist():
+            deepest = min(deepest, least_gap_m(state[episode : episode + 1]))
+    assert deepest > -GRAZE_M
+
+
+GRAZE_M = 0.3  # recorded paths of neighbours are at places nearer to each other than the vehicles are wide
