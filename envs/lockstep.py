@@ -45,6 +45,7 @@ class LockstepStep:
         completed: Bool. The ego did what the episode asks for.
         timed_out: Bool. The episode's time is up without any of the above.
         progress: How much of the task is done, 0 to 1; None where the environment has no such measure.
+        human_progress: The same of the recorded human at this time, 1 from its goal on; None where nobody was recorded.
         hit: Long. Agent that the ego touched, -1 for none; None where the environment does not know (the closed
             loop then takes the nearest box).
         unpushed: `(batch, agent)`. Where the environment moves cars apart for a contact, the scene as it would have
@@ -60,6 +61,7 @@ class LockstepStep:
     progress: Tensor | None = None
     hit: Tensor | None = None
     unpushed: TrafficState | None = None
+    human_progress: Tensor | None = None
 
     @property
     def scene(self) -> TrafficState:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ COMFORT_BOUNDS = {  # nuPlan `ego_is_comfortable`
     "yaw_rate_radps": (-0.95, 0.95),
 }
 DERIVATIVE_WINDOW_STEPS = 15  # nuPlan smooths derivatives with a Savitzky-Golay filter of order 2 over 15 samples
+MOST_TO_HUMAN = 1.5  # progress relative to the human counts no more than this
 KEEPING_S = 2.0  # who has been within one lane for this long keeps its lane
 
 
@@ -71,7 +72,10 @@ class DriveLog:
         self.kind = torch.zeros(batch, dtype=torch.long, device=device)
         self.hit = torch.full((batch,), -1, device=device)
         self.fault = torch.zeros(batch, dtype=torch.bool, device=device)
+        self.part = torch.zeros(batch, dtype=torch.long, device=device)
         self.progress = torch.full((batch,), torch.nan, device=device)
+        # at the human's goal or the end, whichever is first: done, and what the human had done by then
+        self._compared, self._human = torch.full_like(self.progress, torch.nan), torch.zeros_like(self.progress)
         kept = self._seen[0].lane
         self._kept_since = torch.where(self._seen[0].straddles, 0, -round(KEEPING_S / dt_s))
         self._lane = kept
@@ -87,12 +91,18 @@ class DriveLog:
         self._kept_since = torch.where(broke, now, self._kept_since)
         if step.progress is not None:
             self.progress = torch.where(self.running, step.progress, self.progress)
+        if step.progress is not None and step.human_progress is not None:
+            counts = self.running & (self._human < 1.0)
+            self._compared = torch.where(counts, step.progress, self._compared)
+            self._human = torch.where(counts, step.human_progress, self._human)
 
         collided = self.running & step.collided
         if collided.any():
             nearest = nearest_contact(step.scene)
             hit = nearest if step.hit is None else torch.where(step.hit >= 0, step.hit, nearest)
             kind = contact_kind(step.scene, hit)
+            moving = replace(step.scene, speed_mps=torch.ones_like(step.scene.speed_mps))
+            self.part = torch.where(collided, contact_kind(moving, hit), self.part)
             keeps = (now - self._kept_since) * self.dt_s >= KEEPING_S - 1e-6
             self.hit = torch.where(collided, hit, self.hit)
             self.kind = torch.where(collided, kind, self.kind)
@@ -114,10 +124,19 @@ class DriveLog:
         table.insert(0, "outcome", [OUTCOMES[number] if number >= 0 else "timed_out" for number in outcome])
         kinds = self.kind.cpu().numpy()
         table["contact"] = [ContactKind(number).name.lower() if number else "" for number in kinds]
+        parts = self.part.cpu().numpy()
+        table["contact_part"] = [ContactKind(number).name.lower() if number else "" for number in parts]
         table["at_fault"] = self.fault.cpu().numpy()
         table["progress"] = self.progress.cpu().numpy()
+        table["progress_to_human"] = self._to_human().cpu().numpy()
         table["duration_s"] = steps * self.dt_s
         return table
+
+    def _to_human(self) -> Tensor:
+        """Progress relative to the human's in the same time; who crashed or left the road stands from then on."""
+        failed = (self.outcome == OUTCOMES.index("collision")) | (self.outcome == OUTCOMES.index("off_road"))
+        human = torch.where(failed, 1.0, self._human)
+        return (self._compared / human.clamp_min(1e-6)).clamp_max(MOST_TO_HUMAN)
 
     def _row(self, drive: dict[str, np.ndarray]) -> dict[str, float]:
         speed, ttc, headway = drive["speed_mps"], drive["time_to_collision_s"], drive["time_headway_s"]

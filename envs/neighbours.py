@@ -81,6 +81,12 @@ def lane_neighbours(state: TrafficState, road: Road, lane: Tensor, reach: float 
     )
 
 
+def longest_lane(road: Road) -> Tensor:
+    """Index of the longest lane of each scene, `(batch,)`: the axis along which progress is measured."""
+    steps = (road.centre_m[:, :, 1:] - road.centre_m[:, :, :-1]).norm(dim=-1)
+    return (steps.sum(-1) * (road.point_count > 0)).argmax(-1)
+
+
 def single_lane(road: Road, lane: Tensor) -> Road:
     """The road with only `lane (batch,)` of each scene, `(batch, 1, point)`: cheap to project on."""
     index = lane.clamp_min(0)

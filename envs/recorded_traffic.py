@@ -1,4 +1,4 @@
-"""Recorded traffic as a closed loop: one recorded vehicle is driven, the others replay their recording."""
+"""Recorded traffic as a closed loop: one recorded vehicle is driven, the others replay their recording or react."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from envs.contact import ego_separation_m
 from envs.lockstep import LockstepStart, LockstepStep
-from envs.neighbours import single_lane
+from envs.neighbours import longest_lane, single_lane
+from envs.reacting_vehicles import ReactingVehicles
 from worldmodel.errors import InputError
 from worldmodel.kinematics import MAX_STEERING_RAD, bicycle_step, recorded_controls
 from worldmodel.recordings.store import RecordedScene, WindowStore
@@ -21,6 +22,7 @@ from worldmodel.traffic import Controls, Goal, TrafficState
 
 PERMUTATION_SEED = 2005  # of the fixed order in which seeds visit the vehicles
 GOAL_TOLERANCE_M = 1e-3  # rounding of a replayed position
+OTHERS = ("replay", "yielding", "reactive")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,10 @@ class RecordedTrafficConfig:
         appearing_m: A vehicle that comes into the recording this near the ego, where no human was, is left out, m.
         desired_speed_mps: Speed the ego is asked for, m/s; 0: the 95th percentile of the recording's speeds.
         max_acceleration_mps2: The ego's controls are held within this, m/s^2, forwards and in braking.
+        others: What the others do: replay; yielding (replay, until one is about to run into the ego: from then on it
+            drives by IDM); reactive (all drive by IDM from the start).
+        idm: Their parameters of IDM: name of a file in configs/idm, or a path.
+        idm_seed: Draws each vehicle's parameters.
     """
 
     history_s: float = 1.0
@@ -51,6 +57,9 @@ class RecordedTrafficConfig:
     appearing_m: float = 0.5
     desired_speed_mps: float = 0.0
     max_acceleration_mps2: float = 8.0
+    others: str = "replay"
+    idm: str = "fitted-us101"
+    idm_seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("history_s", "slack_s", "min_span_m", "off_road_m", "contact_tolerance_m", "appearing_m"):
@@ -59,6 +68,8 @@ class RecordedTrafficConfig:
         for name in ("min_span_s", "max_acceleration_mps2"):
             if getattr(self, name) <= 0:
                 raise InputError(f"traffic.{name}: expected more than 0, got {getattr(self, name)}")
+        if self.others not in OTHERS:
+            raise InputError(f"recorded.others: expected {', '.join(OTHERS[:-1])} or {OTHERS[-1]}; got '{self.others}'")
         if self.patience < 1:
             raise InputError(f"traffic.patience: expected at least 1 (the human's time), got {self.patience}")
 
@@ -85,10 +96,9 @@ class RecordedTraffic:
 
     The ego is handed over after `history_s` and moves by `bicycle_step` with its own length. It has completed its task
     when its progress, measured along the recording's longest lane, reaches where the human was at the end of its
-    track. The others replay and do not react: an ego that brakes is run into, which is why contacts are split by fault.
+    track. The others replay and do not react (an ego that brakes is run into, which is why contacts are split by
+    fault), or by `RecordedTrafficConfig.others` they do (`envs.reacting_vehicles`).
     """
-
-    name = "recorded"
 
     def __init__(
         self,
@@ -97,6 +107,7 @@ class RecordedTraffic:
         device: torch.device | str = "cpu",
     ) -> None:
         self.config = config or RecordedTrafficConfig()
+        self.name = "recorded" if self.config.others == "replay" else f"recorded-{self.config.others}"
         self.device = torch.device(device)
         if not scenes:
             raise InputError("recorded traffic: expected at least one recording, got none; choose another split")
@@ -111,6 +122,7 @@ class RecordedTraffic:
         self._road = Road.batch([scene.road for scene in dense]).to(self.device)
         self._tasks, self._desired_mps = self._find_tasks(dense)
         self._lay_out(dense)
+        self._reacting = None if self.config.others == "replay" else ReactingVehicles(scenes, self.config, self.device)
         count = len(self._tasks.scene)
         if count == 0:
             raise InputError(
@@ -118,7 +130,7 @@ class RecordedTraffic:
                 f"and then a span of {self.config.min_span_s} s; lower traffic.min_span_s or take longer recordings"
             )
         self.order = torch.from_numpy(np.random.default_rng(PERMUTATION_SEED).permutation(count)).to(self.device)
-        self._axis = self._longest_lane(self._road)
+        self._axis = longest_lane(self._road)
 
     @classmethod
     def open(
@@ -159,6 +171,8 @@ class RecordedTraffic:
         times = torch.arange(1 - self.history_steps, 1, device=self.device)
         past = [self._replay(self._frame + int(time)) for time in times]
         self._state = past[-1]
+        if self._reacting:
+            self._reacting.reset(task.scene, self._slots, self._state)
         desired = self._desired_mps[task.scene]
         return LockstepStart(
             history=TrafficState.stack(past, 1),
@@ -187,6 +201,9 @@ class RecordedTraffic:
             ego = self._driven(before[:, 0], done)
         # once the human's recording is over, its replay goes on standing: the task was complete before
         ego = _where(running & ego.valid, ego, before[:, 0])
+        if self._reacting:
+            now, axis = self._row_at(self._frame), self._axis_road.project(before.position_m[:, :1])
+            scene = self._reacting.step(before, scene, ego, now, axis, running, self.dt_s)
         self._barred |= self._appeared_on_ego(before, scene, ego)
         state = _with_ego(scene, ego, scene.valid & ~self._barred)
         state = _where(running, state, before)
@@ -199,7 +216,6 @@ class RecordedTraffic:
         completed = running & (progress >= self._task.goal_m - GOAL_TOLERANCE_M)
         timed_out = running & (frame >= self._task.limit)
         self._over = self._over | collided | off_road | completed | timed_out
-        span = (self._task.goal_m - self._task.start_m).clamp_min(1e-6)
         return LockstepStep(
             state=state,
             controls=done,
@@ -207,9 +223,19 @@ class RecordedTraffic:
             off_road=off_road,
             completed=completed & ~collided & ~off_road,
             timed_out=timed_out & ~collided & ~off_road & ~completed,
-            progress=((progress - self._task.start_m) / span).clamp(0.0, 1.0),
+            progress=self._share(progress),
             hit=torch.where(collided, gap.argmin(-1), -1),
+            human_progress=self._human_progress(frame),
         )
+
+    def _share(self, progress_m: Tensor) -> Tensor:
+        """Share of the task that is done with this progress."""
+        task = self._task
+        return ((progress_m - task.start_m) / (task.goal_m - task.start_m).clamp_min(1e-6)).clamp(0.0, 1.0)
+
+    def _human_progress(self, frame: Tensor) -> Tensor:
+        human = self._rows[self._row_at(frame)[:, 0]]
+        return torch.where(frame < self._task.finish, self._share(self._progress(human.position_m[:, None])), 1.0)
 
     def _driven(self, ego: TrafficState, controls: Controls) -> TrafficState:
         position, heading, speed = bicycle_step(
@@ -247,13 +273,15 @@ class RecordedTraffic:
 
     def _replay(self, frame: Tensor) -> TrafficState:
         """The recorded scene at `frame (batch,)`, in the episodes' slots; nobody after the recording's end."""
+        return self._rows[self._row_at(frame)]
+
+    def _row_at(self, frame: Tensor) -> Tensor:
+        """Row of each slot's vehicle at `frame (batch,)`; 0, which stands for nobody, where there is none."""
         scene = self._task.scene
         inside = (frame >= 0) & (frame < self._frames[scene])
         row = self._offset[scene] + frame * self._agents[scene]
         there = (self._slots >= 0) & inside[:, None]
-        # row 0 stands for nobody
-        state = self._rows[torch.where(there, row[:, None] + self._slots, 0)]
-        return state
+        return torch.where(there, row[:, None] + self._slots, 0)
 
     def _present(self, task: _Tasks) -> Tensor:
         """Recorded agents that are seen in the episode's time, the ego first, as `(batch, slot)`, -1 for none."""
@@ -293,7 +321,7 @@ class RecordedTraffic:
             states = scene.states
             frames, _ = states.valid.shape
             first, last = scene.first_step, scene.last_step
-            axis = single_lane(scene.road, self._longest_lane(scene.road))
+            axis = single_lane(scene.road, longest_lane(scene.road))
             along = axis.project(states.position_m.flatten(0, 1)[None]).along_m.view(states.valid.shape)
             start = first + self.history_steps - 1
             finish = torch.minimum(last, torch.tensor(frames - 1 - round(self.config.slack_s / self.dt_s)))
@@ -313,12 +341,6 @@ class RecordedTraffic:
         names = _Tasks.__dataclass_fields__
         tasks = _Tasks(**{name: torch.cat([getattr(part, name) for part in found]) for name in names})
         return tasks, torch.tensor(desired, device=self.device)
-
-    @staticmethod
-    def _longest_lane(road: Road) -> Tensor:
-        """Index of the longest lane of each scene, `(batch,)`: the axis along which progress is measured."""
-        steps = (road.centre_m[:, :, 1:] - road.centre_m[:, :, :-1]).norm(dim=-1)
-        return (steps.sum(-1) * (road.point_count > 0)).argmax(-1)
 
 
 def _where(condition: Tensor, first: TrafficState, second: TrafficState) -> TrafficState:

@@ -18,6 +18,9 @@ EVENTS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
     "off_road": lambda table: table["outcome"] == "off_road",
     "success": lambda table: table["outcome"] == "completed",
     "timed_out": lambda table: table["outcome"] == "timed_out",
+    "front": lambda table: table["contact_part"] == "front",
+    "side": lambda table: table["contact_part"] == "side",
+    "rear": lambda table: table["contact_part"] == "rear",
     "short_ttc": lambda table: table["min_ttc_s"] < SHORT_TTC_S,
 }
 CONTACT_KINDS = ("front", "side", "rear", "standing_other", "standing_ego")
@@ -46,6 +49,10 @@ def summarise(table: pd.DataFrame, driver: str, environment: str) -> dict[str, A
         column.removeprefix("uncomfortable_"): float((table[column] > 0).mean()) for column in uncomfortable
     }
     result["progress"] = _number(table["progress"].mean())
+    result["progress_to_human"] = _number(table["progress_to_human"].mean())
+    result["progress_to_human_by_end"] = {
+        end: _number(table["progress_to_human"][happened].mean()) for end, happened in _ends(table).items()
+    }
     costs = {column.removeprefix("cost_"): column for column in table.columns if column.startswith("cost_")}
     if costs:
         result["cost"] = {name: float(np.average(table[column], weights=time_s)) for name, column in costs.items()}
@@ -101,6 +108,8 @@ def pool(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for name in ("mean_speed_mps", "mean_speed_low_mps", "mean_speed_high_mps", "uncomfortable_rate"):
         values = [result[name] for result in results if result[name] is not None]
         pooled[name] = float(np.mean(values)) if values else None
+    to_human = [result["progress_to_human"] for result in results if result.get("progress_to_human") is not None]
+    pooled["progress_to_human"] = float(np.mean(to_human)) if to_human else None
     headways = [result["time_headway_s"]["p50"] for result in results if result["time_headway_s"]["p50"] is not None]
     pooled["time_headway_s"] = float(np.mean(headways)) if headways else None
     return pooled
@@ -129,6 +138,16 @@ def mark_frontier(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[st
     """The same results, each with `on_frontier`."""
     best = frontier(results)
     return {name: {**one, "on_frontier": name in best} for name, one in results.items()}
+
+
+def _ends(table: pd.DataFrame) -> dict[str, pd.Series]:
+    """How episodes ended, for who must know whether slowness hides behind excuses."""
+    collided = table["outcome"] == "collision"
+    return {
+        "unharmed": table["outcome"].isin(["completed", "timed_out"]),
+        "at_fault": (collided & table["at_fault"]) | (table["outcome"] == "off_road"),
+        "not_at_fault": collided & ~table["at_fault"],
+    }
 
 
 def _quantiles(values: pd.Series) -> dict[str, float | None]:

@@ -21,6 +21,7 @@ class Suite:
         desired_speed_mps: Speed that the ego is asked for, m/s.
         reactive: Others see the ego's target speed and lane, as they see each other's.
         mixed: Others differ, from timid to aggressive; half of them as no recording of ours has them.
+        others: On recorded traffic: what the others do (`RecordedTrafficConfig.others`).
     """
 
     name: str
@@ -33,6 +34,7 @@ class Suite:
     desired_speed_mps: float = 30.0
     reactive: bool = False
     mixed: bool = False
+    others: str = "replay"
 
     def seeds(self, episodes: int) -> tuple[int, ...]:
         """Of the first `episodes` episodes."""
@@ -51,5 +53,7 @@ SUITES = {
         ),
         Suite("merge", "merge-v1", 3_200_000_000),
         Suite("recorded", "recorded", 0),
+        Suite("recorded-yielding", "recorded", 0, others="yielding"),
+        Suite("recorded-reactive", "recorded", 0, others="reactive"),
     )
 }

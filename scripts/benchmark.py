@@ -48,15 +48,16 @@ class BenchmarkConfig:
 
     Args:
         output: Folder of the results.
-        suite: Episodes to drive: highway, highway-dense, merge, recorded. Repeatable.
+        suite: Episodes to drive: highway, highway-dense, highway-reactive, highway-dense-reactive, highway-mixed, merge,
+            recorded, recorded-yielding, recorded-reactive. Repeatable.
         driver: Who drives: {drivers}. LABEL=NAME gathers several trainings under one label. Repeatable; the first one
             is what the others are tested against.
         episodes: Number of episodes of each suite, the first ones of its list; of recorded traffic at most its
             vehicles.
-        data: Recording stores, for the suite recorded.
+        data: Recording stores, for the suites recorded*.
         split: Part of the stores: train, val, test or all.
         loop: How episodes are run and which are kept; what one batch has driven is saved.
-        recorded: Recorded traffic.
+        recorded: Recorded traffic; what the others do is the suite's.
         idm: The driver idm.
         spot_check: Episodes of each simulated suite that are driven in highway-env itself, too, after the simulator or
             highway-env was changed; 0: none. One takes 2 to 11 s of a core.
@@ -91,8 +92,9 @@ class BenchmarkConfig:
         for suite in self.suite:
             if suite not in SUITES:
                 raise InputError(f"suite: expected one of {', '.join(SUITES)}; got '{suite}'")
-        if RECORDED in self.suite and not self.data:
-            raise InputError("data: the suite 'recorded' needs a recording store; give --data DIR")
+        for suite in self.suite:
+            if SUITES[suite].environment == RECORDED and not self.data:
+                raise InputError(f"data: the suite '{suite}' needs a recording store; give --data DIR")
         entrants = [Entrant.of(text) for text in self.driver]
         names = [entrant.driver for entrant in entrants]
         if len(set(names)) < len(names):
@@ -300,7 +302,8 @@ class Benchmark:
         )
         config = self.config
         data = tuple(config.data) if suite.environment == RECORDED else ()
-        return TrafficSource(suite.environment, data, config.split, config.recorded, highway, config.device)
+        recorded = replace(config.recorded, others=suite.others)
+        return TrafficSource(suite.environment, data, config.split, recorded, highway, config.device)
 
     def _seeds(self, suite: Suite, source: TrafficSource) -> tuple[int, ...]:
         if suite.environment != RECORDED:
@@ -326,7 +329,7 @@ class Benchmark:
         changed = _changed("idm", config.idm, IDMConfig())
         changed += _changed("loop", ClosedLoopConfig(most_steps=config.loop.most_steps), ClosedLoopConfig())
         if suite.environment == RECORDED:
-            changed += _changed("recorded", config.recorded, RecordedTrafficConfig())
+            changed += _changed("recorded", replace(config.recorded, others="replay"), RecordedTrafficConfig())
         if changed:
             notes.append(f"Not with the settings that drivecast has by itself: {', '.join(changed)}.")
         driven = {result["driver"] for result in self._of(suite)}

@@ -39,12 +39,12 @@ DRIVER_KINDS = (
     DriverKind("idle", by_lanes=False),
     DriverKind("human", note="recorded traffic only", by_lanes=False),
     DriverKind("idm:SPEED"),
-    DriverKind("idm:NAME", note="a file of parameters, see tune-idm"),
-    DriverKind("rule"),
-    DriverKind("ceiling", note="a bound: it looks into the simulator; highway-* only"),
     DriverKind("policy:PATH", trained_by="train-policy"),
     DriverKind("ppo:PATH", trained_by="train-baseline"),
     DriverKind("dqn:PATH", trained_by="train-baseline"),
+    DriverKind("idm:NAME", note="a file of parameters, see tune-idm"),
+    DriverKind("rule"),
+    DriverKind("ceiling", note="a bound: it looks into the simulator; highway-* only"),
 )
 PLAIN_DRIVERS = tuple(kind.form for kind in DRIVER_KINDS if ":" not in kind.form)
 TRAINED_BY = {kind.name: kind.trained_by for kind in DRIVER_KINDS if kind.trained_by}  # kind of KIND:PATH: the verb

@@ -248,3 +248,55 @@ def test_an_impact_is_taken_back_from_the_scene_that_is_judged_and_left_in_the_s
     assert float(moved[0].norm(dim=-1).max()) > 0.1
     torch.testing.assert_close(moved[0], moved[1], atol=1e-4, rtol=0)
     torch.testing.assert_close(steps[0].scene.position_m, steps[1].scene.position_m, atol=1e-4, rtol=0)
+
+
+class Steady(IdleDriver):
+    """Always accelerates alike."""
+
+    def __init__(self, acceleration_mps2: float) -> None:
+        self.acceleration_mps2 = acceleration_mps2
+
+    def act(self, history, road, goal):
+        nothing = torch.zeros_like(history.speed_mps[:, -1, 0])
+        return Controls(nothing + self.acceleration_mps2, nothing)
+
+
+def test_contacts_are_split_into_front_side_and_rear():
+    summary = summarise(run_episodes(traffic(PLATOON), ConstantVelocityDriver(), range(3)).table, "cv", "made")
+    shares = [summary[f"{part}_rate"] for part in ("front", "side", "rear")]
+    assert sum(shares) == pytest.approx(summary["collision_rate"])
+    assert shares[0] > 0
+    assert shares[2] > 0
+    assert summary["front_low"] <= summary["front_rate"] <= summary["front_high"]
+
+
+def test_contact_with_a_standing_vehicle_counts_where_it_touched():
+    tracks = [Track(x_m=20, speed_mps=10, last=90), Track(x_m=80, speed_mps=0.0)]
+    table = run_episodes(traffic(tracks), ConstantVelocityDriver(), range(1)).table
+    assert table.loc[0, ["contact", "contact_part"]].tolist() == ["standing_other", "front"]
+    stopped = run_episodes(traffic([tracks[0], Track(x_m=0, speed_mps=10)]), Steady(-8.0), range(2)).table
+    hit = stopped[stopped["contact"] == "standing_ego"]
+    assert hit["contact_part"].tolist() == ["rear"]
+
+
+def test_progress_to_human_is_one_for_the_human_and_more_for_who_is_faster():
+    world = traffic(SPREAD[:1])
+    human, slower, faster = (
+        run_episodes(world, driver, [0]).table.loc[0, "progress_to_human"]
+        for driver in (HumanDriver(), Steady(-0.5), Steady(0.5))
+    )
+    assert human == pytest.approx(1.0)
+    assert slower == pytest.approx((10 - 0.25 * 7) / 10, abs=0.02)  # at the human's goal, 7 s on
+    assert 1.05 < faster < 1.5
+
+
+def test_being_run_into_does_not_excuse_slowness():
+    # a follower drives through the one that brakes: not its fault, and not for its benefit
+    tracks = [Track(x_m=40, speed_mps=10, last=80), Track(x_m=20, speed_mps=10)]
+    table = run_episodes(traffic(tracks), Steady(-3.0), range(2)).table.set_index("vehicle_id")
+    hit = table.loc[1]
+    assert (hit["outcome"], bool(hit["at_fault"])) == ("collision", False)
+    assert hit["progress_to_human"] == pytest.approx(hit["progress"])  # as if it stood from then on
+    summary = summarise(table.reset_index().iloc[:1], "braking", "made")
+    ends = summary["progress_to_human_by_end"]
+    assert set(ends) == {"unharmed", "at_fault", "not_at_fault"}

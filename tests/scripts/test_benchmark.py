@@ -18,6 +18,7 @@ import scripts.frontier
 from envs.closed_loop import ClosedLoopConfig
 from envs.drivers.idm import IDMConfig
 from envs.episode_file import read_config_hash
+from envs.recorded_traffic import OTHERS
 from envs.recording_cast import VARIED_PARAMETERS
 from envs.results import frontier, mark_frontier, pool
 from envs.suites import SUITES
@@ -93,7 +94,10 @@ def test_suites_are_frozen():
         "highway-mixed": (3_500_000_000, 3_500_000_001, 3_500_000_002),
         "merge": (3_200_000_000, 3_200_000_001, 3_200_000_002),
         "recorded": (0, 1, 2),
+        "recorded-yielding": (0, 1, 2),
+        "recorded-reactive": (0, 1, 2),
     }
+    assert [SUITES[f"recorded{end}"].others for end in ("", "-yielding", "-reactive")] == list(OTHERS)
     suite = SUITES["highway-dense"]
     assert (suite.lanes, suite.vehicles, suite.density, suite.duration_s) == (4, 50, 1.5, 30.0)
     highway = HighwayConfig(suite.vehicles, suite.lanes, suite.density)
@@ -412,7 +416,7 @@ def test_the_human_drives_only_where_somebody_was_recorded(tmp_path, short_suite
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--suite", "moon"], "suite: expected one of highway, highway-dense, highway-reactive, "),
+        (["--suite", "moon"], f"suite: expected one of {', '.join(SUITES)}; got 'moon'"),
         (["--suite", "recorded"], "data: the suite 'recorded' needs a recording store; give --data DIR"),
         (["--driver", "a=idm", "--driver", "b=idm"], "driver: expected each driver under one label only"),
         (["--driver", "x=policy:/nowhere"], "driver 'policy:/nowhere': no file or folder /nowhere"),
@@ -437,7 +441,8 @@ def test_what_cannot_be_driven_is_refused_in_one_line(options, message, tmp_path
 
 def result(collision_rate, speed, episodes=100):
     rates = {f"{name}_rate": collision_rate for name in ("collision", "at_fault_collision", "off_road", "success")}
-    rates |= {"timed_out_rate": 0.0, "short_ttc_rate": 0.0, "uncomfortable_rate": 0.5}
+    rates |= {"front_rate": 0.0, "side_rate": 0.0, "rear_rate": collision_rate, "timed_out_rate": 0.0}
+    rates |= {"short_ttc_rate": 0.0, "uncomfortable_rate": 0.5}
     speeds = {"mean_speed_mps": speed, "mean_speed_low_mps": speed - 1, "mean_speed_high_mps": speed + 1}
     return {"episodes": episodes, **rates, **speeds, "time_headway_s": {"p50": 1.0}}
 
