@@ -160,7 +160,7 @@ def _plain_label(driver: str) -> str:
     if value.startswith(REGISTERED):
         return short_name(driver)
     if kind not in TRAINED_BY and "/" not in value:
-        return driver.replace(":", "-")
+        return driver
     path = Path(value)
     if path.name in MODEL_FILES:
         path = path.parent

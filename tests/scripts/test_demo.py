@@ -122,7 +122,7 @@ def test_the_report_is_one_page_with_intervals_and_figures(tmp_path):
         tmp_path / "replays" / "index.html",
     )
     page = write_report(report).read_text()
-    for part in ("2.0 [0.4, 10.5]", "23.46", "policy:&lt;x&gt;", 'href="replays/index.html"', "0.70"):
+    for part in ("2.0 [0.4, 10.5]", "23.46", "policy-&lt;x&gt;", 'href="replays/index.html"', "0.70"):
         assert part in page
     assert base64.b64encode(b"\x89PNG").decode() in page
     assert "<x>" not in page
