@@ -11,6 +11,8 @@ import torch
 import yaml
 from torch import Tensor
 
+from envs.batched.driver_parameters import DriverParameters
+from envs.batched.laws import free_acceleration, interaction
 from worldmodel.errors import InputError
 from worldmodel.files import atomic_file
 
@@ -156,9 +158,7 @@ class FittedDrivers:
 def idm_acceleration(
     traits: DriverTraits, speed_mps: Tensor, closing_mps: Tensor, gap_m: Tensor, lengths_m: Tensor
 ) -> Tensor:
-    """IDM's acceleration, m/s², as `IDMDriver` and highway-env have it: distances from centre to centre.
-
-    a (1 - (v / v0)^4 - (d* / d)^2), d* = d0 + v T + v dv / (2 sqrt(a b)), d = gap + lengths, d0 = jam gap + lengths.
+    """IDM's acceleration, m/s², by the laws of `IDMDriver` and highway-env: distances from centre to centre.
 
     Args, all of one shape:
         traits: The drivers.
@@ -167,8 +167,11 @@ def idm_acceleration(
         gap_m: From bumper to bumper; infinite: nobody ahead.
         lengths_m: Half of both lengths.
     """
-    a, b = traits.acceleration_mps2, traits.braking_mps2
-    free = a * (1 - (speed_mps / traits.desired_speed_mps).pow(EXPONENT))
-    wanted = traits.jam_gap_m + lengths_m + speed_mps * traits.time_gap_s
-    wanted = wanted + speed_mps * closing_mps / (2 * (a * b) ** 0.5)
-    return free - a * (wanted / (gap_m.clamp_min(0.01) + lengths_m)).pow(2)
+    drivers = DriverParameters(
+        time_gap_s=traits.time_gap_s,
+        jam_distance_m=traits.jam_gap_m + lengths_m,
+        comfort_acceleration_mps2=traits.acceleration_mps2,
+        comfort_braking_mps2=traits.braking_mps2,
+    )
+    free = free_acceleration(speed_mps, traits.desired_speed_mps, EXPONENT, drivers)
+    return free - interaction(speed_mps, closing_mps, gap_m.clamp_min(0.01) + lengths_m, drivers)

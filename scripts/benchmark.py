@@ -48,8 +48,8 @@ class BenchmarkConfig:
 
     Args:
         output: Folder of the results.
-        suite: Episodes to drive: highway, highway-dense, highway-reactive, highway-dense-reactive, highway-mixed, merge,
-            recorded, recorded-yielding, recorded-reactive. Repeatable.
+        suite: Episodes to drive: highway, highway-dense, highway-reactive, highway-dense-reactive, highway-mixed,
+            merge, recorded, recorded-yielding, recorded-reactive. Repeatable.
         driver: Who drives: {drivers}. LABEL=NAME gathers several trainings under one label. Repeatable; the first one
             is what the others are tested against.
         episodes: Number of episodes of each suite, the first ones of its list; of recorded traffic at most its

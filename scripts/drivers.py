@@ -203,8 +203,8 @@ def idm_file(name: str) -> Path:
             return path
     known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
     raise InputError(
-        f"driver '{name}': expected idm:SPEED in m/s, a file of parameters or one of {', '.join(known)}; "
-        "make one with `drivecast tune-idm`"
+        f"driver '{name}': expected idm:SPEED with a speed above zero in m/s, idm:FILE, or idm: and one of "
+        f"{', '.join(known)}; make one with `drivecast tune-idm`"
     )
 
 
@@ -217,6 +217,8 @@ def _read_idm(path: Path) -> IDMConfig:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"{path}: not readable as YAML ({str(error).splitlines()[0]})") from error
+    if isinstance(values, dict):  # a population's typical driver
+        values = {name: value for name, value in values.items() if name not in ("spread", "drivers")}
     if not isinstance(values, dict) or not all(type(value) in (int, float, bool) for value in values.values()):
         raise InputError(f"{path}: expected 'name: number' lines of IDM's parameters, got {str(values)[:60]!r}")
     return config_from_dict(IDMConfig, values, str(path))

@@ -31,8 +31,8 @@ KINDS: dict[str, tuple[tuple[float, float], ...]] = {
     "varied": ((0.8, 1.2), (1.0, 2.0), (8, 12), (2.0, 4.0), (5, 5), (0.0, 0.5), (0.2, 0.2), (2, 2)),
     "aggressive": ((1.1, 1.35), (0.5, 0.9), (6.5, 8), (3.5, 5.0), (5, 7), (0.0, 0.0), (0.05, 0.1), (3, 5)),
     "timid": ((0.65, 0.85), (2.1, 3.0), (12, 16), (1.0, 1.8), (2, 4), (0.6, 1.0), (0.3, 0.6), (0.5, 1.5)),
-    # car-following as fitted to US-101 (configs/idm/fitted-us101.yaml), lane changes as there: rare
-    "us101": ((0.8, 1.1), (0.8, 1.6), (7, 10), (1.0, 2.0), (1.5, 3), (0.2, 0.5), (0.2, 0.4), (1.5, 3)),
+    # following as fitted to US-101 (5 to 95 % of drivers, configs/idm/fitted-us101.yaml), where lane changes are rare
+    "us101": ((0.8, 1.1), (0.3, 2.2), (6.3, 8.1), (0.4, 1.6), (0.4, 1.7), (0.2, 0.5), (0.2, 0.4), (1.5, 3)),
 }
 SHARES = {"usual": 0.25, "varied": 0.25, "aggressive": 0.2, "timid": 0.15, "us101": 0.15}
 STREAM = 7_301  # keeps these draws apart from the scene's

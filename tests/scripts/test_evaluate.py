@@ -270,7 +270,7 @@ def test_a_registered_policy_drives_under_the_name_it_was_given(store, tmp_path,
 
 def test_drivers_are_called_by_what_tells_them_apart():
     drivers = ["idm", "idm:22.5", "policy:runs/oracle", "policy:runs/demo/policy/policy.safetensors", "ppo:runs/ppo-0"]
-    assert list(labels(drivers).values()) == ["idm", "idm-22.5", "policy-oracle", "policy", "ppo-0"]
+    assert list(labels(drivers).values()) == ["idm", "idm:22.5", "policy-oracle", "policy", "ppo-0"]
     alike = labels(["policy:runs/a/policy", "policy:runs/b/policy", "dqn:models:/baseline-dqn/3"])
     assert len(set(alike.values())) == 3
     assert all(re.fullmatch("policy-policy-[0-9a-f]{6}", alike[f"policy:runs/{x}/policy"]) for x in "ab")
