@@ -8,8 +8,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from worldmodel.road import Road
-from worldmodel.traffic import Controls, Goal, TrafficState
+from drivecast.worldmodel.scene.road import Road
+from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Our environments in gymnasium's registry.
 
-`gymnasium.make("envs.registration:drivecast/HighwayControl-v0")` is highway-env with continuous controls at 10 Hz;
-`gymnasium.make_vec("envs.registration:drivecast/highway-v0", num_envs=64)` is highway-env as it is, in one batch.
+`gymnasium.make("drivecast:drivecast/HighwayControl-v0")` is highway-env with continuous controls at 10 Hz;
+`gymnasium.make_vec("drivecast:drivecast/highway-v0", num_envs=64)` is highway-env as it is, in one batch.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ HIGHWAY_STEPS = 300  # 30 s at 10 Hz; merge-v1 has no time limit of its own
 BATCHED = ("highway-v0", "highway-fast-v0", "merge-v0", "merge-v1", "merge-generic-v0", "merge-generic-v1")
 
 
-RECORDED = "drivecast/RecordedTraffic-v0"  # needs data=DIR; see envs.recorded_gym
+RECORDED = "drivecast/RecordedTraffic-v0"  # needs data=DIR; see drivecast.envs.recorded.gym
 
 
 def register() -> None:
     """Register what is not registered yet."""
     if RECORDED not in gymnasium.registry:
-        gymnasium.register(RECORDED, entry_point="envs.recorded_gym:RecordedTrafficEnv")
+        gymnasium.register(RECORDED, entry_point="drivecast.envs.recorded.gym:RecordedTrafficEnv")
     for name, (environment, vehicles) in HIGHWAY.items():
         if name not in gymnasium.registry:
             gymnasium.register(
                 name,
-                entry_point="envs.highway_gym:make_environment",
+                entry_point="drivecast.envs.highway.gym:make_environment",
                 max_episode_steps=HIGHWAY_STEPS,
                 kwargs={"environment": environment, "vehicles": vehicles},
             )
@@ -47,7 +47,7 @@ def register() -> None:
             environment, vehicles = HIGHWAY[name]
             gymnasium.register(
                 earlier,
-                entry_point="envs.registration:make_renamed",
+                entry_point="drivecast.envs.registration:make_renamed",
                 max_episode_steps=HIGHWAY_STEPS,
                 kwargs={"earlier": earlier, "environment": environment, "vehicles": vehicles},
             )
@@ -56,15 +56,15 @@ def register() -> None:
         if name not in gymnasium.registry:
             gymnasium.register(
                 name,
-                entry_point="envs.registration:make_highway_env",
-                vector_entry_point="envs.batched.vector_env:BatchedHighwayVectorEnv",
+                entry_point="drivecast.envs.registration:make_highway_env",
+                vector_entry_point="drivecast.envs.batched.vector_env:BatchedHighwayVectorEnv",
                 kwargs={"environment": environment},
             )
 
 
 def make_renamed(earlier: str, **settings: Any) -> gymnasium.Env:
     """The environment that had the id `earlier`."""
-    from envs.highway_gym import make_environment
+    from drivecast.envs.highway.gym import make_environment
 
     warnings.warn(f"{earlier} is now called {RENAMED[earlier]}; use that name", DeprecationWarning, stacklevel=2)
     return make_environment(**settings)
@@ -72,7 +72,7 @@ def make_renamed(earlier: str, **settings: Any) -> gymnasium.Env:
 
 def make_highway_env(environment: str, **settings: Any) -> gymnasium.Env:
     """highway-env's own `environment`, one episode at a time; `settings` are its `config` and `render_mode`."""
-    from envs.highway_simulator import mended_class
+    from drivecast.envs.highway.simulator import mended_class
 
     return mended_class(environment)(**settings)
 

@@ -15,11 +15,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 def start(folder: Path, *arguments: str, code: str = "", **environment: str) -> subprocess.Popen[str]:
     """The command in `folder`, or other `code`; in a session of its own."""
-    program = ["-c", code] if code else ["-m", "scripts.cli"]
+    program = ["-c", code] if code else ["-m", "drivecast.scripts.command.cli"]
     return subprocess.Popen(
         [sys.executable, *program, *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "src"), "OMP_NUM_THREADS": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

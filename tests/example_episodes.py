@@ -7,11 +7,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from envs.episode import Episode, EpisodeMetadata, Outcome
-from worldmodel.driver import Imagination
-from worldmodel.kinematics import bicycle_step
-from worldmodel.road import NO_LANE, Road
-from worldmodel.traffic import Controls, TrafficState
+from drivecast.envs.replay.episode import Episode, EpisodeMetadata, Outcome
+from drivecast.worldmodel.scene.driver import Imagination
+from drivecast.worldmodel.scene.kinematics import bicycle_step
+from drivecast.worldmodel.scene.road import NO_LANE, Road
+from drivecast.worldmodel.scene.traffic import Controls, TrafficState
 
 DT_S = 0.1
 FUTURE_STEPS = 30

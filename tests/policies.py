@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from planner.energy import EnergyConfig
-from planner.policy import Policy, PolicyConfig
-from worldmodel.checkpoint import save_model
+from drivecast.planner.costs.energy import EnergyConfig
+from drivecast.planner.policy.network import Policy, PolicyConfig
+from drivecast.worldmodel.storage.checkpoint import save_model
 
 
 def write_policy(folder: Path, seed: int) -> str:

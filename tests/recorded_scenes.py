@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from worldmodel.recordings.lane import Lane
-from worldmodel.recordings.recording import Recording
-from worldmodel.recordings.store import RecordedScene
-from worldmodel.recordings.store_writer import write_store
-from worldmodel.road import Road
-from worldmodel.traffic import TrafficState
+from drivecast.worldmodel.recordings.lane import Lane
+from drivecast.worldmodel.recordings.recording import Recording
+from drivecast.worldmodel.recordings.store import RecordedScene
+from drivecast.worldmodel.recordings.store_writer import write_store
+from drivecast.worldmodel.scene.road import Road
+from drivecast.worldmodel.scene.traffic import TrafficState
 
 DT_S = 0.1
 

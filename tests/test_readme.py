@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from traffic_scenes import platoon_store
 
-from scripts.command_line import parse
-from scripts.verbs import VERBS
+from drivecast.scripts.command.parsing import parse
+from drivecast.scripts.command.verb import VERBS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("**/*.md")])
@@ -110,7 +110,7 @@ def test_options_in_what_the_program_says_are_spelt_with_dashes():
         for file in files
         for option in re.findall(r"(?<![\w-])--[a-z][a-z.-]*_[\w.]*", file.read_text(encoding="utf-8"))
     }
-    assert found == {("command_line.py", "--print_config")}
+    assert found == {("parsing.py", "--print_config")}
 
 
 def test_the_readme_is_short():

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from worldmodel.recordings.lane import Lane
-from worldmodel.recordings.recording import Recording
-from worldmodel.recordings.store import WindowStore
-from worldmodel.recordings.store_writer import write_store
-from worldmodel.traffic import TrafficState
+from drivecast.worldmodel.recordings.lane import Lane
+from drivecast.worldmodel.recordings.recording import Recording
+from drivecast.worldmodel.recordings.store import WindowStore
+from drivecast.worldmodel.recordings.store_writer import write_store
+from drivecast.worldmodel.scene.traffic import TrafficState
 
 
 def scene(*vehicles: tuple[float, float, float], batch: int = 1, dtype: torch.dtype = torch.float32) -> TrafficState:

@@ -12,11 +12,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from envs.batched.lanes import NO_LANE, Lanes
-from envs.batched.laws import TAU_PURSUIT_S, desired_gap, free_acceleration, lane_steering, worth_changing
-from envs.batched.places import Few, anywhere, places_of
-from envs.batched.scene import Scene
-from envs.batched.situation import Situation, behind, closing_speed
+from drivecast.envs.batched.lanes import NO_LANE, Lanes
+from drivecast.envs.batched.places import Few, anywhere, places_of
+from drivecast.envs.batched.scene import Scene
+from drivecast.envs.batched.situation import Situation, behind, closing_speed
+from drivecast.envs.behaviour.laws import TAU_PURSUIT_S, desired_gap, free_acceleration, lane_steering, worth_changing
 
 MAX_ACCELERATION_MPS2 = 6.0
 LANE_CHANGE_DELAY_S = 1.0

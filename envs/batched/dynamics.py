@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from envs.batched.decisions import HALF_LENGTH_M
-from envs.batched.elementary import atan, cos, sin, tan
-from envs.batched.lanes import Lanes
-from envs.batched.places import Few, anywhere
-from envs.batched.scene import Scene
+from drivecast.envs.batched.decisions import HALF_LENGTH_M
+from drivecast.envs.batched.lanes import Lanes
+from drivecast.envs.batched.places import Few, anywhere
+from drivecast.envs.batched.scene import Scene
+from drivecast.envs.behaviour.elementary import atan, cos, sin, tan
 
 MAX_SPEED_MPS = 40.0
 

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from envs.batched.lanes import Lanes
-from envs.batched.scene import Scene
-from envs.batched.spawn import DEFAULT_EXPONENT, Spawn
+from drivecast.envs.batched.lanes import Lanes
+from drivecast.envs.batched.scene import Scene
+from drivecast.envs.batched.spawn import DEFAULT_EXPONENT, Spawn
 
 NOWHERE_M = -1e6  # where the places without a car are, each on its own
 

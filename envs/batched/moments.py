@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from envs.batched.collisions import collide
-from envs.batched.decisions import choose_lanes, idm_actions, steering_towards
-from envs.batched.driver_parameters import DriverParameters
-from envs.batched.dynamics import move
-from envs.batched.lanes import Lanes
-from envs.batched.scene import Scene
-from envs.batched.situation import Situation
-from envs.batched.traffic import held, state_of
-from worldmodel.road import Road
-from worldmodel.traffic import Controls, TrafficState
+from drivecast.envs.batched.collisions import collide
+from drivecast.envs.batched.decisions import choose_lanes, idm_actions, steering_towards
+from drivecast.envs.batched.dynamics import move
+from drivecast.envs.batched.lanes import Lanes
+from drivecast.envs.batched.scene import Scene
+from drivecast.envs.batched.situation import Situation
+from drivecast.envs.batched.traffic import held, state_of
+from drivecast.envs.behaviour.driver_parameters import DriverParameters
+from drivecast.worldmodel.scene.road import Road
+from drivecast.worldmodel.scene.traffic import Controls, TrafficState
 
 
 @dataclass(frozen=True, eq=False)

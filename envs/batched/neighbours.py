@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from envs.batched.lanes import Lanes
-from envs.batched.scene import Scene
+from drivecast.envs.batched.lanes import Lanes
+from drivecast.envs.batched.scene import Scene
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from envs.batched.elementary import numpy_functions
-from envs.batched.simulator import BatchedHighway
-from envs.highway_simulator import mended_class
+from drivecast.envs.batched.simulator import BatchedHighway
+from drivecast.envs.behaviour.elementary import numpy_functions
+from drivecast.envs.highway.simulator import mended_class
 
 MOST_STEERING = 0.1  # of the range: an ego that wanders, rather than one that spins
 

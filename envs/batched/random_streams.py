@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from worldmodel.errors import InputError
+from drivecast.worldmodel.errors import InputError
 
 BLOCK = 256  # words drawn ahead; what is not used is given back
 HALF = np.uint64(32)

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from envs.batched.lanes import Lanes
-from envs.batched.scene import Scene
+from drivecast.envs.batched.lanes import Lanes
+from drivecast.envs.batched.scene import Scene
 
 
 def highway_reward(scene: Scene, lanes: Lanes, config: dict[str, Any], lane: Tensor, on_road: Tensor) -> Tensor:

@@ -11,19 +11,19 @@ import torch
 from gymnasium.utils import seeding
 from torch import Tensor
 
-from envs.batched.collisions import collide
-from envs.batched.decisions import TAU_ACCELERATION_S, choose_lanes, idm_actions, steering_towards
-from envs.batched.driver_parameters import HIGHWAY_ENV, DriverParameters
-from envs.batched.dynamics import move
-from envs.batched.first_scene import first_scene, widened
-from envs.batched.lanes import Lanes
-from envs.batched.places import anywhere
-from envs.batched.random_streams import RandomStreams
-from envs.batched.rewards import highway_reward, merge_reward
-from envs.batched.scene import Scene
-from envs.batched.situation import Situation
-from envs.batched.spawn import Spawn, spawn_highway, spawn_merge, spawn_merge_generic
-from worldmodel.errors import InputError
+from drivecast.envs.batched.collisions import collide
+from drivecast.envs.batched.decisions import TAU_ACCELERATION_S, choose_lanes, idm_actions, steering_towards
+from drivecast.envs.batched.dynamics import move
+from drivecast.envs.batched.first_scene import first_scene, widened
+from drivecast.envs.batched.lanes import Lanes
+from drivecast.envs.batched.places import anywhere
+from drivecast.envs.batched.random_streams import RandomStreams
+from drivecast.envs.batched.rewards import highway_reward, merge_reward
+from drivecast.envs.batched.scene import Scene
+from drivecast.envs.batched.situation import Situation
+from drivecast.envs.batched.spawn import Spawn, spawn_highway, spawn_merge, spawn_merge_generic
+from drivecast.envs.behaviour.driver_parameters import HIGHWAY_ENV, DriverParameters
+from drivecast.worldmodel.errors import InputError
 
 SPAWNS: dict[str, Callable[[RandomStreams, dict[str, Any]], Spawn]] = {
     "highway-v0": spawn_highway,
@@ -296,7 +296,7 @@ def _driven(scene: Scene, acceleration_mps2: Tensor, steering_rad: Tensor) -> Sc
 
 def _reference(environment: str, config: dict[str, Any] | None) -> Any:
     """highway-env's own environment, for its road, its configuration and its action ranges."""
-    from envs.highway_simulator import mended_class
+    from drivecast.envs.highway.simulator import mended_class
 
     reference = mended_class(environment)(config=config)
     problems = {

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from envs.batched.driver_parameters import DriverParameters
-from envs.batched.elementary import cos, sin
-from envs.batched.lanes import Lanes
-from envs.batched.laws import free_acceleration, interaction, not_zero
-from envs.batched.neighbours import LaneOrder
-from envs.batched.scene import Scene
+from drivecast.envs.batched.lanes import Lanes
+from drivecast.envs.batched.neighbours import LaneOrder
+from drivecast.envs.batched.scene import Scene
+from drivecast.envs.behaviour.driver_parameters import DriverParameters
+from drivecast.envs.behaviour.elementary import cos, sin
+from drivecast.envs.behaviour.laws import free_acceleration, interaction, not_zero
 
 
 class Motion:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.batched.random_streams import RandomStreams
+from drivecast.envs.batched.random_streams import RandomStreams
 
 DEFAULT_EXPONENT = 4.0
 EXPONENT_RANGE = (3.5, 4.5)

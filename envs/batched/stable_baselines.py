@@ -10,8 +10,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from envs.batched.vector_env import BatchedHighwayVectorEnv
-from worldmodel.errors import InputError
+from drivecast.envs.batched.vector_env import BatchedHighwayVectorEnv
+from drivecast.worldmodel.errors import InputError
 
 try:
     from stable_baselines3.common.vec_env import VecEnv

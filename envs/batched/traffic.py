@@ -8,24 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from envs.batched.mixed import mix_drivers
-from envs.batched.scene import Scene
-from envs.batched.simulator import SPAWNS, BatchedHighway
-from envs.drivers.intents import Intents
-from envs.highway import ENDLESS, check_desired_speed, scenario_of, start_of
-from envs.highway_road import ThroughLane, road_of, through_lanes
-from envs.highway_simulator import MAX_ACCELERATION_MPS2, MAX_BRAKING_MPS2
-from envs.lockstep import LockstepStart, LockstepStep
-from worldmodel.errors import InputError
-from worldmodel.kinematics import MAX_STEERING_RAD
-from worldmodel.road import NO_LANE, Road
-from worldmodel.traffic import Controls, TrafficState
+from drivecast.envs.batched.mixing import mix_drivers
+from drivecast.envs.batched.scene import Scene
+from drivecast.envs.batched.simulator import SPAWNS, BatchedHighway
+from drivecast.envs.behaviour.intents import Intents
+from drivecast.envs.highway.road import ThroughLane, road_of, through_lanes
+from drivecast.envs.highway.simulator import MAX_ACCELERATION_MPS2, MAX_BRAKING_MPS2
+from drivecast.envs.highway.traffic import ENDLESS, check_desired_speed, scenario_of, start_of
+from drivecast.envs.lockstep import LockstepStart, LockstepStep
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.scene.kinematics import MAX_STEERING_RAD
+from drivecast.worldmodel.scene.road import NO_LANE, Road
+from drivecast.worldmodel.scene.traffic import Controls, TrafficState
 
 BATCHED = tuple(SPAWNS)  # the environments that it has
 
 
 class BatchedHighwayTraffic:
-    """`envs.highway.HighwayTraffic` on the batched simulator: the same episodes for the same seeds, many times faster.
+    """`HighwayTraffic` on the batched simulator: the same episodes for the same seeds, many times faster.
 
     Arguments, controls and ends of an episode are those of `HighwayTraffic`.
 
@@ -187,7 +187,7 @@ def state_of(scene: Scene, obstacles: int, dtype: torch.dtype) -> TrafficState:
 
 
 def held(controls: Controls, scene: Scene, dt_s: float) -> tuple[Tensor, Tensor]:
-    """Controls that a car can follow, as `envs.highway_simulator.clip_controls` has it."""
+    """Controls that a car can follow, as `drivecast.envs.highway.simulator.clip_controls` has it."""
     speed = scene.speed_mps[:, 0]
     braking = (speed.clamp_min(0.0) / dt_s).clamp_max(MAX_BRAKING_MPS2)
     acceleration = controls.acceleration_mps2.to(speed).clamp_max(MAX_ACCELERATION_MPS2).maximum(-braking)

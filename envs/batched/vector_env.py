@@ -13,9 +13,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from envs.batched.observation import Kinematics, KinematicsConfig
-from envs.batched.simulator import BatchedHighway
-from worldmodel.errors import InputError
+from drivecast.envs.batched.observation import Kinematics, KinematicsConfig
+from drivecast.envs.batched.simulator import BatchedHighway
+from drivecast.worldmodel.errors import InputError
 
 Flags = NDArray[np.bool_]
 ONLY_ACTION_OPTIONS = {  # of highway-env's `config["action"]`: the one value that is supported
@@ -37,7 +37,7 @@ class BatchedHighwayVectorEnv(VectorEnv):
 
     Args:
         num_envs: Number of episodes at a time.
-        environment: highway-env's name, one of `envs.batched.simulator.SPAWNS`.
+        environment: highway-env's name, one of `drivecast.envs.batched.simulator.SPAWNS`.
         config: Overrides of highway-env's configuration.
         autoreset_mode: When an episode that has ended begins anew: with the next step, whose action is ignored
             (gymnasium's default), within the same step (`infos` then has `final_obs` and `final_info`), or not at all:

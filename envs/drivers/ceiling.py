@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from envs.batched.collisions import collide
-from envs.batched.decisions import choose_lanes, idm_actions, steering_towards
-from envs.batched.driver_parameters import DriverParameters
-from envs.batched.dynamics import move
-from envs.batched.laws import free_acceleration
-from envs.batched.scene import Scene
-from envs.batched.situation import Situation, behind
-from envs.drivers.rule import LaneFrame, RuleConfig, RuleDriver
-from envs.highway_simulator import MAX_ACCELERATION_MPS2, MAX_BRAKING_MPS2
-from envs.lockstep import LockstepTraffic
-from worldmodel.errors import InputError
-from worldmodel.kinematics import MAX_STEERING_RAD
-from worldmodel.road import NO_LANE
+from drivecast.envs.batched.collisions import collide
+from drivecast.envs.batched.decisions import choose_lanes, idm_actions, steering_towards
+from drivecast.envs.batched.dynamics import move
+from drivecast.envs.batched.scene import Scene
+from drivecast.envs.batched.situation import Situation, behind
+from drivecast.envs.behaviour.driver_parameters import DriverParameters
+from drivecast.envs.behaviour.laws import free_acceleration
+from drivecast.envs.drivers.rule import LaneFrame, RuleConfig, RuleDriver
+from drivecast.envs.highway.simulator import MAX_ACCELERATION_MPS2, MAX_BRAKING_MPS2
+from drivecast.envs.lockstep import LockstepTraffic
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.scene.kinematics import MAX_STEERING_RAD
+from drivecast.worldmodel.scene.road import NO_LANE
 
 if TYPE_CHECKING:
-    from envs.batched.traffic import BatchedHighwayTraffic
+    from drivecast.envs.batched.traffic import BatchedHighwayTraffic
 
 CEILING = RuleConfig(
     time_gaps_s=(0.2, 0.4, 0.6, 0.9, 1.3, 2.0),
@@ -59,7 +59,7 @@ class CeilingDriver(RuleDriver):
         Raises:
             InputError: It cannot be copied.
         """
-        from envs.batched.traffic import BatchedHighwayTraffic
+        from drivecast.envs.batched.traffic import BatchedHighwayTraffic
 
         if not isinstance(traffic, BatchedHighwayTraffic) or not traffic.simulator.lanes.parallel:
             raise InputError(

@@ -9,15 +9,21 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from envs.batched.driver_parameters import DriverParameters
-from envs.batched.laws import desired_gap, free_acceleration, interaction, worth_changing
-from envs.drivers.intents import Intents, IntentSource, observed_intents
-from envs.drivers.lanes_beside import runs_beside, touches
-from envs.drivers.steering import lane_keeping_steering
-from envs.neighbours import agent_at, lane_neighbours, nearest_indices, pick_agents, single_lane
-from worldmodel.errors import InputError
-from worldmodel.road import NO_LANE, Road
-from worldmodel.traffic import Controls, Goal, TrafficState
+from drivecast.envs.behaviour.driver_parameters import DriverParameters
+from drivecast.envs.behaviour.intents import Intents, IntentSource, observed_intents
+from drivecast.envs.behaviour.laws import desired_gap, free_acceleration, interaction, worth_changing
+from drivecast.envs.drivers.lanes_beside import runs_beside, touches
+from drivecast.envs.drivers.steering import lane_keeping_steering
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.scene.lane_neighbours import (
+    agent_at,
+    lane_neighbours,
+    nearest_indices,
+    pick_agents,
+    single_lane,
+)
+from drivecast.worldmodel.scene.road import NO_LANE, Road
+from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
 
 @dataclass(frozen=True)
@@ -73,8 +79,8 @@ class IDMDriver:
     """IDM along the lane, MOBIL between lanes, highway-env's steering and its rule for giving way in a lane change.
 
     highway-env's `IDMVehicle`, where both know the same: a test drives whole episodes with each and compares them. The
-    laws are those of `envs.batched.laws`, here on any road, with vehicles of any length and ends of lanes: a closed
-    end (a ramp that runs out) is a vehicle that stands there.
+    laws are those of `drivecast.envs.behaviour.laws`, here on any road, with vehicles of any length and ends of lanes:
+    a closed end (a ramp that runs out) is a vehicle that stands there.
 
     What others want is not known to a driver: their drift tells the lane that they are bound for, and their present
     speed stands for the one that they want (`observed_intents`).

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from envs.neighbours import single_lane
-from worldmodel.road import NO_LANE, Road
-from worldmodel.traffic import TrafficState
+from drivecast.worldmodel.scene.lane_neighbours import single_lane
+from drivecast.worldmodel.scene.road import NO_LANE, Road
+from drivecast.worldmodel.scene.traffic import TrafficState
 
 GORE_M = 1.0  # lanes that are further apart than this, edge to edge, do not touch
 

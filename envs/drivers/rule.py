@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from envs.batched.driver_parameters import DriverParameters
-from envs.batched.laws import MOST_TURN_RAD, TAU_HEADING_S, TAU_LATERAL_S, free_acceleration, interaction
-from envs.contact import separation_m
-from envs.drivers.idm import IDMConfig, IDMDriver
-from envs.drivers.intents import observed_intents
-from envs.drivers.lanes_beside import runs_beside, touches
-from envs.neighbours import nearest_agents, single_lane
-from worldmodel.errors import InputError
-from worldmodel.road import NO_LANE, Road
-from worldmodel.traffic import Controls, Goal, TrafficState
+from drivecast.envs.behaviour.driver_parameters import DriverParameters
+from drivecast.envs.behaviour.intents import observed_intents
+from drivecast.envs.behaviour.laws import MOST_TURN_RAD, TAU_HEADING_S, TAU_LATERAL_S, free_acceleration, interaction
+from drivecast.envs.drivers.idm import IDMConfig, IDMDriver
+from drivecast.envs.drivers.lanes_beside import runs_beside, touches
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.scene.contact import separation_m
+from drivecast.worldmodel.scene.lane_neighbours import nearest_agents, single_lane
+from drivecast.worldmodel.scene.road import NO_LANE, Road
+from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
 NEARBY_M = 3.0  # boxes whose edges are farther apart, along or across, need no exact look
 SIDES = ("keep", "left", "right")

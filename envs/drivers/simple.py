@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from envs.drivers.steering import lane_keeping_steering
-from worldmodel.road import Road
-from worldmodel.traffic import Controls, Goal, TrafficState
+from drivecast.envs.drivers.steering import lane_keeping_steering
+from drivecast.worldmodel.scene.road import Road
+from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
 
 class IdleDriver:

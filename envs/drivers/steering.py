@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from envs.batched.laws import TAU_PURSUIT_S, lane_steering
-from envs.neighbours import single_lane
-from worldmodel.kinematics import MAX_STEERING_RAD
-from worldmodel.road import Road
-from worldmodel.traffic import TrafficState
+from drivecast.envs.behaviour.laws import TAU_PURSUIT_S, lane_steering
+from drivecast.worldmodel.scene.kinematics import MAX_STEERING_RAD
+from drivecast.worldmodel.scene.lane_neighbours import single_lane
+from drivecast.worldmodel.scene.road import Road
+from drivecast.worldmodel.scene.traffic import TrafficState
 
 MOST_SLIP_SINE = 0.9  # beyond the wheels' limit
 
@@ -17,7 +17,8 @@ MOST_SLIP_SINE = 0.9  # beyond the wheels' limit
 def lane_keeping_steering(ego: TrafficState, road: Road, lane: Tensor) -> Tensor:
     """Steering angle in rad, left positive, that brings the ego to the centre of `lane (batch,)` and keeps it there.
 
-    Held within what a car's wheels reach (0.7 rad; highway-env: 1.05), see `envs.batched.laws.lane_steering`.
+    Held within what a car's wheels reach (0.7 rad; highway-env: 1.05), see
+    `drivecast.envs.behaviour.laws.lane_steering`.
 
     Args: `ego (batch,)`.
     """

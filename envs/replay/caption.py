@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from envs.episode import Episode, EpisodeMetadata
+from drivecast.envs.replay.episode import Episode, EpisodeMetadata
 
 OUTCOMES = {
     "completed": "Completed",

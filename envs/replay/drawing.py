@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from PIL import ImageColor, ImageDraw
 
-from envs.episode import Episode
-from envs.replay.lens import Lens
-from envs.replay.readings import Readings
-from envs.replay.roadway import Roadway
-from worldmodel.driver import Imagination
+from drivecast.envs.replay.episode import Episode
+from drivecast.envs.replay.lens import Lens
+from drivecast.envs.replay.readings import Readings
+from drivecast.envs.replay.roadway import Roadway
+from drivecast.worldmodel.scene.driver import Imagination
 
 FULL_COLOUR_MPS = 7.0  # a speed difference shown in full colour
 TRAIL_S = 2.5

@@ -11,11 +11,11 @@ import imageio_ffmpeg  # type: ignore[import-untyped]
 import numpy as np
 from PIL import Image
 
-from envs.episode import Episode
-from envs.replay.authorship import MARK
-from envs.replay.frame import FrameArtist
-from worldmodel.errors import InputError
-from worldmodel.files import atomic_file
+from drivecast.envs.replay.authorship import MARK
+from drivecast.envs.replay.episode import Episode
+from drivecast.envs.replay.frame import FrameArtist
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.storage.files import atomic_file
 
 _BLOCK = 16  # video encoders want sides that are multiples of this
 _LAST_FRAME_S = 1.5  # the end stands still for a while

@@ -9,11 +9,11 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from envs.episode import Episode
-from envs.replay import caption
-from envs.replay.drawing import TrafficDrawing
-from envs.replay.lens import TravellingLens
-from envs.replay.palette import OUTCOME_COLOURS, THEMES, term_colour
+from drivecast.envs.replay import caption
+from drivecast.envs.replay.drawing import TrafficDrawing
+from drivecast.envs.replay.episode import Episode
+from drivecast.envs.replay.lens import TravellingLens
+from drivecast.envs.replay.palette import OUTCOME_COLOURS, THEMES, term_colour
 
 OVERSAMPLING = 2  # drawn larger and reduced, for smooth edges
 VISIBLE_M = 140.0

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from envs.episode import Episode, EpisodeMetadata, Outcome
-from envs.episode_file import is_other_table
-from envs.replay import caption
-from envs.replay.authorship import MARK
-from envs.replay.content_policy import content_policy
-from envs.replay.page import write_page
-from envs.replay.palette import OUTCOME_COLOURS, style_sheet
-from envs.replay.template import asset, fill
-from worldmodel.errors import InputError
-from worldmodel.files import atomic_file
+from drivecast.envs.replay import caption
+from drivecast.envs.replay.authorship import MARK
+from drivecast.envs.replay.content_policy import content_policy
+from drivecast.envs.replay.episode import Episode, EpisodeMetadata, Outcome
+from drivecast.envs.replay.episode_file import is_other_table
+from drivecast.envs.replay.page import write_page
+from drivecast.envs.replay.palette import OUTCOME_COLOURS, style_sheet
+from drivecast.envs.replay.template import asset, fill
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.storage.files import atomic_file
 
 INDEX = "index.html"
 _COLUMNS = ("Outcome", "Environment", "Seed", "Mean speed, m/s", "Episode")

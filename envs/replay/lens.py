@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.episode import Episode
-from envs.replay.roadway import road_middle_m
+from drivecast.envs.replay.episode import Episode
+from drivecast.envs.replay.roadway import road_middle_m
 
 EGO_AT = 0.36  # of the width: more road ahead than behind
 SMOOTHED_STEPS = 15  # on each side: the view follows the road, not the steering

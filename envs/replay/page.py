@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from envs.episode import Episode
-from envs.replay import caption
-from envs.replay.authorship import MARK
-from envs.replay.content_policy import content_policy
-from envs.replay.palette import style_sheet, term_colour
-from envs.replay.readings import Readings
-from envs.replay.roadway import Roadway, road_middle_m
-from envs.replay.template import asset, fill
-from worldmodel.files import atomic_file
+from drivecast.envs.replay import caption
+from drivecast.envs.replay.authorship import MARK
+from drivecast.envs.replay.content_policy import content_policy
+from drivecast.envs.replay.episode import Episode
+from drivecast.envs.replay.palette import style_sheet, term_colour
+from drivecast.envs.replay.readings import Readings
+from drivecast.envs.replay.roadway import Roadway, road_middle_m
+from drivecast.envs.replay.template import asset, fill
+from drivecast.worldmodel.storage.files import atomic_file
 
 SCRIPTS = ("episode.js", "camera.js", "scene.js", "chart.js", "player.js")
 FUTURE_SPACING_S = 0.2  # points of an imagined future that are kept for drawing

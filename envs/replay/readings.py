@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.episode import Episode
-from envs.instruments import read_instruments
+from drivecast.envs.replay.episode import Episode
+from drivecast.worldmodel.scene.instruments import read_instruments
 
 
 @dataclass(frozen=True)
 class Readings:
-    """One value per state, `(time,)`, as `envs.instruments` defines them; NaN where there is nothing to read.
+    """One value per state, `(time,)`, as `instruments` defines them; NaN where there is nothing to read.
 
     Attributes:
         leader: Agent ahead of the ego in its lane, -1 where there is none.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldmodel.road import Road
+from drivecast.worldmodel.scene.road import Road
 
 SPACING_M = 2.0  # of the points at which a marking can change between solid and dashed
 MARGIN_M = 350.0  # of road drawn beyond where anyone drives

@@ -10,7 +10,7 @@ _PLACE = re.compile(r"\{\{(\w+)\}\}")
 
 def asset(name: str) -> str:
     """The text of a file of `assets`."""
-    return (files("envs.replay") / "assets" / name).read_text("utf-8")
+    return (files("drivecast.envs.replay") / "assets" / name).read_text("utf-8")
 
 
 def fill(template: str, **parts: str) -> str:

@@ -13,8 +13,8 @@ import pytest
 from command import drivecast, start
 from test_tracking import TOGETHER, together
 
-from scripts.mlflow_server import MlflowServer
-from worldmodel.recordings.store import WindowStore
+from drivecast.scripts.tracking.mlflow_server import MlflowServer
+from drivecast.worldmodel.recordings.store import WindowStore
 
 pytestmark = pytest.mark.faults
 OFF = ("--tracking.enabled", "false")

@@ -9,7 +9,7 @@ import signal
 import pytest
 from traffic_scenes import platoon_store
 
-from scripts.cli import main
+from drivecast.scripts.command.cli import main
 
 WORLD_MODEL = ["--model.hidden", "16", "--training.steps", "4", "--training.batch", "2", "--training.max_agents", "6"]
 WORLD_MODEL += ["--training.history_steps", "4", "--training.horizon_steps", "8", "--training.validation_windows", "4"]
@@ -42,7 +42,7 @@ def test_training_leaves_models_and_curves(trained):
 
 def test_a_training_that_is_interrupted_says_where_it_goes_on(trained, tmp_path, monkeypatch, capsys):
     folder, data, off = trained
-    from planner.training import PolicyTrainer
+    from drivecast.planner.policy.training import PolicyTrainer
 
     step = PolicyTrainer._step
 

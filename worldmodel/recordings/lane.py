@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from worldmodel.errors import InputError
-from worldmodel.road import NO_LANE, Road
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.scene.road import NO_LANE, Road
 
 DEFAULT_SPEED_LIMIT_MPS = 29.0  # 65 mph, the limit of both NGSIM freeways
 OPEN_END_WITHIN_M = 20.0  # a lane that ends this near to the section's end goes on beyond it

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import gaussian_filter1d
 
-from worldmodel.errors import InputError
-from worldmodel.recordings.lane import DEFAULT_SPEED_LIMIT_MPS, Lane, completed
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.recordings.lane import DEFAULT_SPEED_LIMIT_MPS, Lane, completed
 
 BIN_M = 5.0
 SMOOTH_OVER_M = 20.0  # standard deviation of the Gaussian along the road

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from worldmodel.errors import InputError
-from worldmodel.recordings.period import FOOT_M, USED, Period, period_of
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.recordings.period import FOOT_M, USED, Period, period_of
 
 COLUMNS_18 = (
     *("Vehicle_ID", "Frame_ID", "Total_Frames", "Global_Time", "Local_X", "Local_Y", "Global_X", "Global_Y"),

@@ -10,11 +10,11 @@ from itertools import count
 import numpy as np
 import pandas as pd
 
-from worldmodel.errors import InputError
-from worldmodel.recordings.lane import DEFAULT_SPEED_LIMIT_MPS
-from worldmodel.recordings.lane_survey import survey_lanes
-from worldmodel.recordings.recording import Recording
-from worldmodel.recordings.resampling import ResamplingConfig, cuts, resample
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.recordings.lane import DEFAULT_SPEED_LIMIT_MPS
+from drivecast.worldmodel.recordings.lane_survey import survey_lanes
+from drivecast.worldmodel.recordings.recording import Recording
+from drivecast.worldmodel.recordings.resampling import ResamplingConfig, cuts, resample
 
 FOOT_M = 0.3048
 USED = (

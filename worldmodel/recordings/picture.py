@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from worldmodel.recordings.store import WindowStore
+from drivecast.worldmodel.recordings.store import WindowStore
 
 MOST_SAMPLES = 40_000  # of a panel; more only makes it black and slow
 FRAME_STRIDE = 2

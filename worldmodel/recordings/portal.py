@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from worldmodel.errors import InputError
-from worldmodel.recordings.ngsim import check_feet, choose_columns, plain_name
-from worldmodel.recordings.period import USED, Period, period_of
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.recordings.ngsim import check_feet, choose_columns, plain_name
+from drivecast.worldmodel.recordings.period import USED, Period, period_of
 
 CHUNK_ROWS = 250_000
 FREEWAYS = ("us-101", "i-80")  # the other sites are city streets with junctions, which lanes along +x cannot describe

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from worldmodel.errors import InputError
-from worldmodel.recordings.lane import Lane, completed
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.recordings.lane import Lane, completed
 
 DT_S = 0.1  # every stored recording has 10 frames a second
 

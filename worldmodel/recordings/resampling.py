@@ -8,8 +8,8 @@ from functools import lru_cache
 import numpy as np
 from scipy.interpolate import CubicHermiteSpline
 
-from worldmodel.errors import InputError
-from worldmodel.recordings.recording import DT_S
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.recordings.recording import DT_S
 
 SMOOTHING_DEGREE = 3  # of the local polynomial
 HEADING_FROM_MPS = 2.0  # slower than this the direction of motion is noise, and the heading is held

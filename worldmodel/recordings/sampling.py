@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from worldmodel.errors import InputError
-from worldmodel.recordings.store import Window, WindowStore
-from worldmodel.road import Road
-from worldmodel.traffic import TrafficState
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.recordings.store import Window, WindowStore
+from drivecast.worldmodel.scene.road import Road
+from drivecast.worldmodel.scene.traffic import TrafficState
 
 
 @dataclass(frozen=True)

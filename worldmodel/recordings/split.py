@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from worldmodel.errors import InputError
-from worldmodel.recordings.recording import DT_S, Recording
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.recordings.recording import DT_S, Recording
 
 SPLITS = ("train", "val", "test")
 

@@ -14,14 +14,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from worldmodel.errors import InputError
-from worldmodel.files import recover_directory
-from worldmodel.lock import held_for_writing
-from worldmodel.recordings.lane import Lane, read_lanes, road_of
-from worldmodel.recordings.split import check_split
-from worldmodel.recordings.store_writer import COLUMN_TYPES, SCHEMA_VERSION
-from worldmodel.road import Road
-from worldmodel.traffic import TrafficState, _TensorRecord
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.recordings.lane import Lane, read_lanes, road_of
+from drivecast.worldmodel.recordings.split import check_split
+from drivecast.worldmodel.recordings.store_writer import COLUMN_TYPES, SCHEMA_VERSION
+from drivecast.worldmodel.scene.road import Road
+from drivecast.worldmodel.scene.traffic import TrafficState, _TensorRecord
+from drivecast.worldmodel.storage.files import recover_directory
+from drivecast.worldmodel.storage.lock import held_for_writing
 
 TRIES = 20  # to read a store that is replaced meanwhile
 

@@ -13,11 +13,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from worldmodel.errors import InputError
-from worldmodel.files import atomic_directory, recover_directory
-from worldmodel.lock import held_for_writing
-from worldmodel.recordings.recording import DT_S, Recording
-from worldmodel.recordings.split import SPLITS, check_splits, split_recordings
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.recordings.recording import DT_S, Recording
+from drivecast.worldmodel.recordings.split import SPLITS, check_splits, split_recordings
+from drivecast.worldmodel.storage.files import atomic_directory, recover_directory
+from drivecast.worldmodel.storage.lock import held_for_writing
 
 SCHEMA_VERSION = 1
 STATE_COLUMNS = ("x_m", "y_m", "heading_rad", "speed_mps", "accel_mps2", "length_m", "width_m")

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from worldmodel.errors import InputError
-from worldmodel.recordings.lane import DEFAULT_SPEED_LIMIT_MPS, completed, read_lanes
-from worldmodel.recordings.recording import DT_S, Recording, check_tracks
-from worldmodel.recordings.resampling import ResamplingConfig, resample
-from worldmodel.recordings.split import SPLITS, check_splits
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.recordings.lane import DEFAULT_SPEED_LIMIT_MPS, completed, read_lanes
+from drivecast.worldmodel.recordings.recording import DT_S, Recording, check_tracks
+from drivecast.worldmodel.recordings.resampling import ResamplingConfig, resample
+from drivecast.worldmodel.recordings.split import SPLITS, check_splits
 
 KNOWN_FACTORS = {3.6: "km/h", 2.237: "miles per hour", 3.281: "feet per second"}
 FASTEST_MPS = 75.0

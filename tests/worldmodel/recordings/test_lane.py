@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodel.errors import InputError
-from worldmodel.recordings.lane import Lane, completed, read_lanes, road_of
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.recordings.lane import Lane, completed, read_lanes, road_of
 
 
 def line(*points: tuple[float, float]) -> np.ndarray:

@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 from traffic_files import FOOT_M, NGSIM_HEADER, PORTAL_HEADER, cruising, ngsim_rows, portal_lines
 
-from scripts.ingest import IngestConfig, run
-from scripts.tracking import ConsoleRun
-from worldmodel.errors import InputError
-from worldmodel.recordings.ngsim import find_periods
-from worldmodel.recordings.period import Period, build_recording, without_overlap
-from worldmodel.recordings.portal import find_portal_periods
-from worldmodel.recordings.store import WindowStore
-from worldmodel.recordings.store_writer import write_store
+from drivecast.scripts.tracking.run import ConsoleRun
+from drivecast.scripts.verbs.ingest import IngestConfig, run
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.recordings.ngsim import find_periods
+from drivecast.worldmodel.recordings.period import Period, build_recording, without_overlap
+from drivecast.worldmodel.recordings.portal import find_portal_periods
+from drivecast.worldmodel.recordings.store import WindowStore
+from drivecast.worldmodel.recordings.store_writer import write_store
 
 
 def ingest(path: Path, output: Path, **options) -> WindowStore:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import savgol_filter
 
-from worldmodel.errors import InputError
-from worldmodel.recordings.resampling import ResamplingConfig, cuts, resample
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.recordings.resampling import ResamplingConfig, cuts, resample
 
 
 @given(

@@ -13,12 +13,12 @@ import pytest
 import torch
 from traffic_files import cruising, recording, straight_lanes, write_tidy
 
-from worldmodel.errors import InputError
-from worldmodel.recordings.lane import Lane
-from worldmodel.recordings.recording import Recording
-from worldmodel.recordings.store import WindowStore
-from worldmodel.recordings.store_writer import write_store
-from worldmodel.recordings.tidy import read_tidy
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.recordings.lane import Lane
+from drivecast.worldmodel.recordings.recording import Recording
+from drivecast.worldmodel.recordings.store import WindowStore
+from drivecast.worldmodel.recordings.store_writer import write_store
+from drivecast.worldmodel.recordings.tidy import read_tidy
 
 
 def staggered() -> Recording:

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from traffic_files import cruising, write_tidy
 
-from scripts.ingest import IngestConfig, run
-from scripts.tracking import ConsoleRun
-from worldmodel.errors import InputError
-from worldmodel.recordings.store import WindowStore
-from worldmodel.recordings.store_writer import write_store
-from worldmodel.recordings.tidy import read_tidy
+from drivecast.scripts.tracking.run import ConsoleRun
+from drivecast.scripts.verbs.ingest import IngestConfig, run
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.recordings.store import WindowStore
+from drivecast.worldmodel.recordings.store_writer import write_store
+from drivecast.worldmodel.recordings.tidy import read_tidy
 
 
 def ingest(folder: Path, output: Path, **options) -> WindowStore:
@@ -217,7 +217,7 @@ def test_speeds_that_are_off_by_a_factor_are_scaled_to_the_positions(tmp_path):
 
     from traffic_scenes import platoon_recording
 
-    from worldmodel.recordings.tidy import _with_speeds_of_the_positions
+    from drivecast.worldmodel.recordings.tidy import _with_speeds_of_the_positions
 
     tracks = platoon_recording("one", seed=0).tracks
     noticed: Counter[str] = Counter()

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from worldmodel.recordings.lane import Lane
-from worldmodel.recordings.recording import Recording
+from drivecast.worldmodel.recordings.lane import Lane
+from drivecast.worldmodel.recordings.recording import Recording
 
 FOOT_M = 0.3048
 PORTAL_HEADER = (

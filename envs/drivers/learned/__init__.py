@@ -1,0 +1,1 @@
+"""Drivers that Stable-Baselines3 trained."""

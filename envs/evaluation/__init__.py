@@ -1,0 +1,1 @@
+"""The closed loop, what is measured in it, statistics, suites and results."""

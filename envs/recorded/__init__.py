@@ -1,0 +1,1 @@
+"""Recorded traffic as a closed loop."""

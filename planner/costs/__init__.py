@@ -1,0 +1,1 @@
+"""The driving costs and their one weighted sum, over a trajectory."""

@@ -1,0 +1,1 @@
+"""Rollouts of the ego under control: their starts, and who answers it in them."""

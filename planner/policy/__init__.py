@@ -1,0 +1,1 @@
+"""The policy: its network, its trainings, and the driver that it makes."""

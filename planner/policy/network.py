@@ -1,0 +1,106 @@
+"""The policy: from what the ego sees to its controls, in one pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from drivecast.worldmodel.scene.kinematics import MAX_STEERING_RAD
+from drivecast.worldmodel.scene.neighbours import FEATURES_PER_SLOT, SLOTS, find_neighbours
+from drivecast.worldmodel.scene.road import NO_LANE, Road
+from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
+
+OWN_FEATURES = 15
+TURN_AT_LEAST_MPS = 5.0  # below it the lateral acceleration no longer bounds the steering
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Architecture and limits of the policy.
+
+    Args:
+        hidden: Width of its two layers.
+        max_acceleration_mps2: Strongest acceleration, in m/s²; nuPlan's limit of comfort is 2.4.
+        max_braking_mps2: Strongest deceleration, in m/s².
+        max_lateral_mps2: Largest lateral acceleration that it steers for, in m/s².
+        dt_s: Time step in seconds.
+    """
+
+    hidden: int = 128
+    max_acceleration_mps2: float = 2.4
+    max_braking_mps2: float = 6.0
+    max_lateral_mps2: float = 3.0
+    dt_s: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "max_acceleration_mps2", "max_braking_mps2", "max_lateral_mps2", "dt_s"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+
+
+class Policy(nn.Module):
+    """Deterministic policy on the ego's lane-relative state, its goal and its directional neighbours."""
+
+    def __init__(self, config: PolicyConfig) -> None:
+        super().__init__()
+        self.config = config
+        inputs = OWN_FEATURES + len(SLOTS) * (FEATURES_PER_SLOT + 1)
+        self.net = nn.Sequential(
+            nn.Linear(inputs, config.hidden),
+            nn.SiLU(),  # smooth, so that the gradient through a long unroll is too
+            nn.Linear(config.hidden, config.hidden),
+            nn.SiLU(),
+            nn.Linear(config.hidden, 2),
+        )
+        last = self.net[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)  # an untrained policy keeps its speed and its heading
+        nn.init.zeros_(last.bias)
+
+    def forward(self, scene: TrafficState, before: TrafficState, road: Road, goal: Goal) -> Controls:
+        """Controls `(batch,)` in `scene (batch, agent)`; `before` is one step ago (the same at a start)."""
+        config = self.config
+        raw = self.net(self._features(scene, before, road, goal))
+        # bounded as tanh is, but its slope falls with the cube of `raw`, not exponentially: saturation can be unlearned
+        forward, sideways = (raw * (1.0 + raw**2).rsqrt()).unbind(-1)
+        acceleration = torch.where(forward > 0, config.max_acceleration_mps2, config.max_braking_mps2) * forward
+        ego_speed = scene.speed_mps[:, 0].clamp_min(TURN_AT_LEAST_MPS)
+        curvature = config.max_lateral_mps2 * sideways / ego_speed**2
+        slip = torch.asin((curvature * scene.length_m[:, 0] / 2).clamp(-0.5, 0.5))
+        steering = torch.atan(2 * slip.tan()).clamp(-MAX_STEERING_RAD, MAX_STEERING_RAD)
+        return Controls(acceleration, steering)
+
+    def _features(self, scene: TrafficState, before: TrafficState, road: Road, goal: Goal) -> Tensor:
+        nearest = road.project(scene.position_m[:, :1])
+        wanted_lane = torch.where(goal.lane[:, None] == NO_LANE, nearest.lane, goal.lane[:, None])
+        there = road.project(scene.position_m[:, :1], wanted_lane)
+        speed, error = scene.speed_mps[:, 0], (scene.heading_rad[:, 0] - nearest.heading_rad[:, 0]).sin()
+        both = (scene.valid & before.valid).to(speed)
+        accelerations = ((scene.speed_mps - before.speed_mps) / self.config.dt_s).clamp(-8.0, 8.0) * both
+        yaw_rate = ((scene.heading_rad[:, 0] - before.heading_rad[:, 0]).sin() / self.config.dt_s).clamp(-1.0, 1.0)
+        left, right = (road.neighbour(nearest.lane, side)[:, 0] != NO_LANE for side in ("left", "right"))
+        closed = ~road.is_open_end(nearest.lane)[:, 0]
+        off_goal = there.across_m[:, 0]
+        own = [
+            speed / 15,
+            (goal.desired_speed_mps - speed) / 10,
+            ((goal.desired_speed_mps - speed) / 2).tanh(),
+            accelerations[:, 0] / 3,
+            yaw_rate * 10,
+            nearest.across_m[:, 0] / 2,
+            off_goal / 4,
+            (off_goal * 2).tanh(),
+            nearest.width_m[:, 0] - 4,
+            error * 10,
+            error * speed,
+            left.to(speed),
+            right.to(speed),
+            closed * torch.exp(-nearest.remaining_m[:, 0].clamp_min(0.0) / 60),
+            (scene.length_m[:, 0] - 5) / 5,
+        ]
+        around = find_neighbours(scene, nearest, watchers=1)
+        theirs = accelerations.gather(1, around.index.flatten(1))[:, None] * around.present / 3
+        slots = torch.cat([around.features(), theirs[..., None]], -1)
+        return torch.cat([torch.stack(own, -1), slots.flatten(1)], -1)

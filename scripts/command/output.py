@@ -1,0 +1,158 @@
+"""A verb's OUTPUT: held by one writer, and never at the cost of what drivecast did not make."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from drivecast.scripts.command.verb import Verb
+from drivecast.scripts.tracking.journal import FILE_NAME as JOURNAL
+from drivecast.scripts.tracking.journal import begun_by, is_recorded
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.storage.files import atomic_file, recover_directory
+from drivecast.worldmodel.storage.lock import held_for_writing
+
+MARK = ".drivecast.json"  # in a folder: which verb's output it is
+STORE = "store"
+INPUTS = ("data", "input", "world_model", "model", "driver")  # fields that name what a verb reads
+LEFT_HALF = re.compile(r"\..+\.[0-9a-f]{8}\.part")  # by a killed `atomic_file`
+
+
+@contextmanager
+def claimed(verb: Verb, config: Any) -> Iterator[Any]:
+    """Hold the output of a verb from before anything is read until its end; yields its config.
+
+    A folder is taken when it is absent, empty, or the output of the same verb (of any verb that writes stores, for a
+    store). Where OUTPUT is a symbolic link, the config names what it leads to, so that the link stays.
+
+    Raises:
+        InputError: OUTPUT holds anything else, is a file, overlaps an input, or another process writes there.
+    """
+    output = getattr(config, "output", None)
+    if output is None or not verb.output_is_folder or os.environ.get("RANK", "0") != "0":
+        yield config
+        return
+    output = Path(output)
+    if output.is_symlink():
+        config = dataclasses.replace(config, output=Path(os.path.realpath(output)))
+    folder = config.output
+    _refuse_files(folder)
+    _refuse_overlap(folder, config)
+    if verb.kind == STORE and Path(os.path.realpath(folder)) in (Path.cwd(), *Path.cwd().parents):
+        raise InputError(f"output: '{output}' is or holds the folder you are in; give a new folder for the store")
+    with held_for_writing(folder, f"`drivecast {verb.name}`"):
+        recover_directory(folder)
+        if verb.kind == STORE:
+            from drivecast.worldmodel.recordings.store_writer import check_replaceable
+
+            check_replaceable(folder)
+            yield config
+        else:
+            with _marked(folder, verb):
+                yield config
+
+
+@contextmanager
+def _marked(folder: Path, verb: Verb) -> Iterator[None]:
+    """The folder exists and says whose it is; where it is new and nothing came of it, it goes again."""
+    check_kind(folder, verb)
+    new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / MARK).exists():
+            with atomic_file(folder / MARK) as temporary:
+                temporary.write_text(json.dumps({"kind": verb.kind}) + "\n", encoding="utf-8")
+        for file in folder.rglob(".*.part"):
+            if LEFT_HALF.fullmatch(file.name) and file.is_file():
+                file.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); give another folder") from error
+    try:
+        yield
+    except BaseException:
+        left = {entry.name for entry in folder.iterdir()}
+        if new and left <= {MARK, JOURNAL} and (JOURNAL not in left or is_recorded(folder)):
+            for name in left:
+                (folder / name).unlink()
+            folder.rmdir()
+        raise
+
+
+def check_kind(folder: Path, verb: Verb) -> None:
+    """Refuse a folder that is neither empty nor an output of this verb.
+
+    Raises:
+        InputError: one line that names what is there.
+    """
+    if not folder.exists():
+        return
+    found = {entry.name for entry in folder.iterdir()} - {JOURNAL}
+    kind = _kind(folder, verb)
+    if kind == verb.kind or (kind is None and not found):
+        return
+    if kind is not None:
+        raise InputError(f"{folder}: is the output of `drivecast {kind}`; give {verb.name} a folder of its own")
+    raise InputError(
+        f"{folder}: holds '{min(found)}' and is no output of {verb.name}, so it is left as it is; give a new folder"
+    )
+
+
+def _kind(folder: Path, verb: Verb) -> str | None:
+    """Whose output a folder is, by its mark; by its journal, if it was written before there were marks."""
+    try:
+        return str(json.loads((folder / MARK).read_text(encoding="utf-8"))["kind"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    if verb.name == "demo" and (folder / "stages.json").is_file():
+        return verb.kind
+    return verb.kind if verb.name in begun_by(folder) else None
+
+
+def _refuse_files(folder: Path) -> None:
+    """A file in the place of the folder, or of a folder above it."""
+    for place in (folder, *folder.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise InputError(f"output: '{place}' is a file, and a folder is needed there; give another one")
+            return
+
+
+def _refuse_overlap(folder: Path, config: Any) -> None:
+    output = Path(os.path.realpath(folder))
+    for given in input_paths(config):
+        source = Path(os.path.realpath(given))
+        if not source.exists():
+            continue  # told by whoever reads it
+        if output == source or output in source.parents:
+            raise InputError(f"output: '{folder}' is or holds '{given}', which is read; give another folder")
+        if source in output.parents:
+            raise InputError(f"output: '{folder}' lies in '{given}', which is read; give a folder outside it")
+
+
+def input_paths(config: Any) -> Iterator[Path]:
+    """Files and folders that a config names as what is read."""
+    for name in INPUTS:
+        value = getattr(config, name, None)
+        for item in value if isinstance(value, list | tuple) else [value]:
+            text = "" if item is None else str(item)
+            path = text.partition(":")[2] if name == "driver" else text  # policy:PATH, LABEL=policy:PATH
+            if path:
+                yield Path(path)
+
+
+def refuse_foreign_file(path: Path, is_ours: bool) -> None:
+    """Refuse to replace a file that drivecast did not make.
+
+    Raises:
+        InputError: one line that names it.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, and a file is to be written there; give another name")
+    if path.exists() and not is_ours:
+        raise InputError(f"{path}: exists and was not made by drivecast; remove it, or give another name")

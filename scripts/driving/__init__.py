@@ -1,0 +1,1 @@
+"""Drivers and models by name, and episodes spread over processes."""

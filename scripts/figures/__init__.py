@@ -1,0 +1,1 @@
+"""Curves, charts, tables and the report."""

@@ -1,0 +1,1 @@
+"""What maintainers run: `python -m drivecast.scripts.tools.NAME`."""

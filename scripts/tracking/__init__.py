@@ -1,0 +1,1 @@
+"""What a run says and stores: console, journal, MLflow, and what it came from."""

@@ -1,0 +1,74 @@
+"""`drivecast train-policy`: a driver, by backpropagating the energy through imagined futures."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from drivecast.planner.costs.energy import EnergyWeights
+from drivecast.planner.imagination.imagined_rollouts import ImaginedRollouts
+from drivecast.planner.policy.network import PolicyConfig
+from drivecast.planner.policy.training import PolicyTrainer, PolicyTrainingConfig
+from drivecast.scripts.command.device import available_device
+from drivecast.scripts.tracking.run import Run
+from drivecast.scripts.verbs.training import train
+from drivecast.worldmodel.forecaster.loading import load_world_model
+from drivecast.worldmodel.forecaster.model import MODEL_KIND
+from drivecast.worldmodel.recordings.store import WindowStore
+from drivecast.worldmodel.storage.checkpoint import load_model
+from drivecast.worldmodel.storage.files import atomic_file
+
+PANELS = [
+    ("energy of imagined rollouts", ["train/energy", "*/energy"]),
+    ("its terms in validation", [f"*/{term}" for term in asdict(EnergyWeights())]),
+    ("gradient norm before clipping", ["train/gradient_norm"]),
+    ("share of controls at their limits", ["*/saturated_share"]),
+]
+
+
+@dataclass(frozen=True)
+class TrainPolicyConfig:
+    """Train a driving policy by backpropagation through imagined rollouts of a frozen world model (MPUR).
+
+    Leaves OUTPUT/policy.safetensors, the best policy in validation, with a copy of its world model beside it, and
+    training-curves.png. Started again with the same settings, it goes on where it was stopped, to the last bit.
+
+    Args:
+        world_model: World model: its file, its folder, or models:/NAME/VERSION of the registry.
+        data: Folders of recording stores whose scenes the rollouts start from; give it several times for several.
+        output: Folder of the policy.
+        seed: Seed of weights, starts and latents.
+        device: `cpu`, or `cuda` where there is one.
+        policy: Architecture and limits of the policy.
+        training: Training settings.
+        name: Name under which the policy is registered.
+    """
+
+    world_model: str
+    data: list[Path]
+    output: Path
+    seed: int = 0
+    device: str = "cpu"
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    training: PolicyTrainingConfig = field(default_factory=PolicyTrainingConfig)
+    name: str = "policy"
+
+
+def run(config: TrainPolicyConfig, run: Run) -> None:
+    """Train, report and register."""
+    from drivecast.scripts.driving.registry import resolve_model
+
+    device = available_device(config.device)
+    output = Path(config.output)
+    source = load_model(resolve_model(config.world_model), MODEL_KIND).path
+    world_model = load_world_model(source, device)
+    stores = [WindowStore.open(folder) for folder in config.data]
+    rollouts = ImaginedRollouts(world_model, stores, config.training, config.seed, device, config.world_model)
+    trainer = PolicyTrainer(rollouts, config.policy, config.training, output, config.seed, device, run.say)
+    done = trainer.resume()  # refuses another run's output before anything in it is touched
+    copy = output / "world-model.safetensors"
+    if source.resolve() != copy.resolve():
+        with atomic_file(copy) as temporary:
+            shutil.copyfile(source, temporary)
+    train(trainer, done, run, "policy", config.name, ["energy", "proximity"], PANELS, [copy])

@@ -1,0 +1,176 @@
+"""Episodes on disk."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from example_episodes import highway_episode
+
+from drivecast.envs.replay.episode import Episode, EpisodeMetadata
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.scene.traffic import Controls
+
+
+@pytest.fixture(scope="module")
+def episode() -> Episode:
+    return highway_episode(steps=40, cars=6, outcome="collision")
+
+
+def one_line(error: pytest.ExceptionInfo) -> str:
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_states_controls_costs_and_road_come_back_bit_for_bit(episode: Episode, tmp_path: Path) -> None:
+    episode.write(tmp_path / "a.parquet")
+    again = Episode.read(tmp_path / "a.parquet")
+    for record in ("states", "controls", "road"):
+        for f in fields(getattr(episode, record)):
+            written, read = (getattr(getattr(e, record), f.name) for e in (episode, again))
+            assert read.dtype == written.dtype, f.name
+            assert torch.equal(read, written), f.name
+    assert again.metadata == episode.metadata
+    assert list(again.costs) == list(episode.costs)
+    assert all(torch.equal(again.costs[term], episode.costs[term]) for term in episode.costs)
+
+
+def test_imaginations_come_back_the_futures_to_half_a_centimetre(episode: Episode, tmp_path: Path) -> None:
+    episode.write(tmp_path / "a.parquet")
+    again = Episode.read(tmp_path / "a.parquet")
+    assert list(again.imaginations) == list(episode.imaginations)
+    for step, written in episode.imaginations.items():
+        read = again.imaginations[step]
+        assert torch.equal(read.plan_m, written.plan_m)
+        assert read.futures_m.shape == written.futures_m.shape
+        assert (read.futures_m - written.futures_m).abs().max() < 0.0051
+        assert all(torch.equal(read.cost[term], written.cost[term]) for term in written.cost)
+
+
+def test_an_imagination_may_leave_out_cost_terms_and_samples(episode: Episode, tmp_path: Path) -> None:
+    full = episode.imaginations[0]
+    bare = replace(full, cost={}, futures_m=full.futures_m[:, :0])
+    replace(episode, imaginations={0: full, 7: bare}).write(tmp_path / "a.parquet")
+    again = Episode.read(tmp_path / "a.parquet").imaginations
+    assert set(again[0].cost) == set(full.cost)
+    assert again[7].cost == {}
+    assert again[7].futures_m.shape == bare.futures_m.shape
+
+
+def test_who_was_not_imagined_has_no_future_and_takes_no_space(episode: Episode, tmp_path: Path) -> None:
+    full = episode.imaginations[0]
+    futures = full.futures_m.clone()
+    futures[:, :, :, 3:] = torch.nan
+    some = replace(episode, imaginations={0: replace(full, futures_m=futures)})
+    some.write(tmp_path / "some.parquet")
+    again = Episode.read(tmp_path / "some.parquet").imaginations[0].futures_m
+    assert torch.equal(again.isnan(), futures.isnan())
+    assert (again - futures)[..., :3, :].abs().max() < 0.0051
+    replace(episode, imaginations={0: full}).write(tmp_path / "full.parquet")
+    assert (tmp_path / "some.parquet").stat().st_size < (tmp_path / "full.parquet").stat().st_size
+
+
+def test_an_episode_of_the_first_format_is_read(episode: Episode, tmp_path: Path) -> None:
+    episode.write(tmp_path / "now.parquet")
+    table = pq.read_table(tmp_path / "now.parquet")
+    header = json.loads(table.schema.metadata[b"drivecast.episode"]) | {"version": 1}
+    earlier = table.drop_columns(["futures_agents"])
+    pq.write_table(earlier.replace_schema_metadata({b"drivecast.episode": json.dumps(header)}), tmp_path / "a.parquet")
+    now, then = (Episode.read(tmp_path / name).imaginations for name in ("now.parquet", "a.parquet"))
+    assert all(torch.equal(now[step].futures_m, then[step].futures_m) for step in now)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seed", "<script>alert(1)</script>"),
+        ("seed", True),
+        ("driver", 3),
+        ("dt_s", float("nan")),
+        ("vehicle_id", "7"),
+        ("collided_with", 99),
+        ("collided_with", "<b>"),
+        ("at_fault", 1),
+        ("desired_speed_mps", [25]),
+        ("extras", []),
+    ],
+)
+def test_a_file_with_metadata_of_another_kind_is_refused_with_one_line(
+    episode: Episode, tmp_path: Path, field: str, value: object
+) -> None:
+    episode.write(tmp_path / "a.parquet")
+    table = pq.read_table(tmp_path / "a.parquet")
+    header = json.loads(table.schema.metadata[b"drivecast.episode"])
+    header["metadata"][field] = value
+    pq.write_table(table.replace_schema_metadata({b"drivecast.episode": json.dumps(header)}), tmp_path / "b.parquet")
+    with pytest.raises(InputError) as error:
+        Episode.read(tmp_path / "b.parquet")
+    assert f"{field} must be" in one_line(error)
+
+
+def test_an_episode_is_compact(tmp_path: Path) -> None:
+    highway_episode(steps=300, cars=21, every=5, samples=8).write(tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").stat().st_size < 1_200_000
+
+
+def test_an_episode_of_no_steps_can_be_kept(episode: Episode, tmp_path: Path) -> None:
+    empty = Controls(*(torch.zeros(0) for _ in range(2)))
+    short = replace(episode, states=episode.states[:1], controls=empty, costs={}, imaginations={})
+    short.write(tmp_path / "a.parquet")
+    assert Episode.read(tmp_path / "a.parquet").steps == 0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_truncated_episode_is_refused_with_one_line(episode: Episode, tmp_path: Path, share: float) -> None:
+    path = tmp_path / "a.parquet"
+    episode.write(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(InputError) as error:
+        Episode.read(path)
+    assert "not a whole Parquet file" in one_line(error)
+
+
+def test_foreign_parquet_is_refused_with_one_line(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"x_m": [1.0]}), tmp_path / "tracks.parquet")
+    with pytest.raises(InputError) as error:
+        Episode.read(tmp_path / "tracks.parquet")
+    assert "not an episode" in one_line(error)
+
+
+def test_missing_file_is_refused_with_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        Episode.read(tmp_path / "nowhere.parquet")
+
+
+def test_episode_without_one_of_its_columns_is_refused_with_one_line(episode: Episode, tmp_path: Path) -> None:
+    episode.write(tmp_path / "a.parquet")
+    pq.write_table(pq.read_table(tmp_path / "a.parquet").drop_columns(["speed_mps"]), tmp_path / "b.parquet")
+    with pytest.raises(InputError) as error:
+        Episode.read(tmp_path / "b.parquet")
+    assert "speed_mps" in one_line(error)
+
+
+def test_failed_write_leaves_nothing_behind(episode: Episode, tmp_path: Path) -> None:
+    unwritable = replace(episode, metadata=replace(episode.metadata, extras={"driver": object()}))
+    with pytest.raises(TypeError):
+        unwritable.write(tmp_path / "a.parquet")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_shapes_that_disagree_are_refused(episode: Episode) -> None:
+    with pytest.raises(ValueError, match="one per step"):
+        replace(episode, states=episode.states[:-1])
+    with pytest.raises(ValueError, match="imagination at step 999"):
+        replace(episode, imaginations={999: episode.imaginations[0]})
+
+
+def test_unknown_outcome_is_refused() -> None:
+    with pytest.raises(ValueError, match="outcome must be one of"):
+        EpisodeMetadata(driver="idle", environment="recorded", seed=0, dt_s=0.1, outcome="won")  # type: ignore[arg-type]

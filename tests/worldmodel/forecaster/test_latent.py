@@ -1,0 +1,67 @@
+"""Claims about the latent: its divergence, its free information, its dropout."""
+
+import pytest
+import torch
+from torch.distributions import Normal
+from torch.distributions import kl_divergence as reference_kl
+
+from drivecast.worldmodel.forecaster.latent import DiagonalNormal, drop_latent, kl_divergence, with_free_bits
+
+
+def normal(*shape: int, seed: int = 0) -> DiagonalNormal:
+    return DiagonalNormal.of_parameters(
+        torch.randn(*shape[:-1], 2 * shape[-1], generator=torch.Generator().manual_seed(seed))
+    )
+
+
+def test_divergence_is_that_of_torch_distributions():
+    left, right = normal(5, 3), normal(5, 3, seed=1)
+    expected = reference_kl(
+        Normal(left.mean, (left.log_variance / 2).exp()), Normal(right.mean, (right.log_variance / 2).exp())
+    )
+    torch.testing.assert_close(kl_divergence(left, right), expected)
+
+
+def test_log_variance_is_bounded_before_sampling():
+    wild = DiagonalNormal.of_parameters(torch.tensor([0.0, 1e6]))
+    assert wild.log_variance.item() <= 2.0
+    assert wild.sample(torch.Generator().manual_seed(0)).abs().item() < 20.0
+
+
+def test_zero_parameters_give_the_standard_normal():
+    standard = DiagonalNormal.of_parameters(torch.zeros(2))
+    torch.testing.assert_close(standard.log_variance, torch.zeros(1), atol=0.02, rtol=0.0)
+
+
+def test_free_bits_floor_each_dimension_and_leave_it_no_gradient():
+    kl = torch.tensor([[0.01, 2.0], [0.03, 4.0]], requires_grad=True)
+    total = with_free_bits(kl, torch.ones(2), 0.1)
+    total.backward()
+    assert total.item() == pytest.approx(0.1 + 3.0)
+    assert kl.grad is not None
+    assert kl.grad[:, 0].tolist() == [0.0, 0.0]
+    assert kl.grad[:, 1].tolist() == [0.5, 0.5]
+
+
+def test_uncounted_samples_do_not_touch_the_divergence():
+    kl = torch.tensor([[1.0], [100.0]])
+    assert with_free_bits(kl, torch.tensor([1.0, 0.0]), 0.0).item() == 1.0
+
+
+@pytest.mark.parametrize("variant", ["zero", "prior"])
+def test_latent_dropout_strikes_single_vehicles_at_its_rate(variant):
+    latent = torch.full((40, 50, 3), 7.0)
+    dropped = drop_latent(latent, normal(40, 50, 3), 0.3, variant, torch.Generator().manual_seed(0))
+    struck = (dropped != 7.0).all(-1)
+    assert 0.25 < struck.float().mean().item() < 0.35
+    assert (struck.any(1) & ~struck.all(1)).all(), "every batch row has struck and spared vehicles"
+    assert not ((dropped != 7.0).any(-1) & ~struck).any(), "a vehicle's latent is dropped as a whole"
+    if variant == "zero":
+        assert (dropped[struck] == 0.0).all()
+    else:
+        assert dropped[struck].std() > 0.3
+
+
+def test_no_dropout_returns_the_latent_itself():
+    latent = torch.randn(4, 3)
+    assert drop_latent(latent, normal(4, 3), 0.0, "zero", None) is latent

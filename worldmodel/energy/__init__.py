@@ -1,0 +1,1 @@
+"""What scores a forecast: today the model's uncertainty."""

@@ -1,0 +1,1 @@
+"""Forecasts measured against what came about."""

@@ -1,0 +1,1 @@
+"""The network that forecasts the other road users, its latent, and its rollouts."""

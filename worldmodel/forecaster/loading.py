@@ -1,0 +1,26 @@
+"""A trained world model from its file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.forecaster.model import MODEL_KIND, WorldModel, WorldModelConfig
+from drivecast.worldmodel.storage.checkpoint import config_from_dict, load_model
+
+
+def load_world_model(path: Path | str, device: str = "cpu") -> WorldModel:
+    """The frozen model in `path` (a file, or the folder that holds it), ready to forecast.
+
+    Raises `InputError` where the file is missing, damaged, or no world model.
+    """
+    loaded = load_model(path, MODEL_KIND)
+    model = WorldModel(config_from_dict(WorldModelConfig, loaded.config))
+    try:
+        model.load_state_dict(loaded.state)
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[-1].strip()
+        raise InputError(
+            f"{loaded.path}: weights do not fit this version's world model ({first}); train it again"
+        ) from error
+    return model.to(device).eval().requires_grad_(False)

@@ -1,0 +1,254 @@
+"""The world model: a recurrent, conditional latent-variable forecaster of every vehicle but the ego."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from drivecast.worldmodel.forecaster.latent import DiagonalNormal
+from drivecast.worldmodel.scene.kinematics import unicycle_step
+from drivecast.worldmodel.scene.neighbours import FEATURES_PER_SLOT, SLOTS, find_neighbours
+from drivecast.worldmodel.scene.road import NO_LANE, Road, RoadPosition
+from drivecast.worldmodel.scene.traffic import TrafficState
+
+MODEL_KIND = "world-model"
+OWN_FEATURES = 14
+MAX_ACCELERATION_MPS2 = 8.0
+MAX_CURVATURE_PER_M = 0.2
+LANDMARKS = 5  # moments of the next stretch that the posterior sees
+LANDMARK_FEATURES = 4
+
+
+@dataclass(frozen=True)
+class WorldModelConfig:
+    """Architecture of the world model.
+
+    Args:
+        hidden: Width of the recurrent state and of the layers.
+        latent_dims: Dimensions of the latent of each vehicle; 0 is the deterministic model.
+        latent_hold_steps: Steps for which a drawn latent is held before the next is drawn; 1 is a latent per step.
+        prior: Prior of the latent: `standard` normal, or `learned` from the vehicle's past.
+        feature_dropout: Probability of dropping a feature of the decoder; its masks also measure uncertainty.
+        dt_s: Time step in seconds.
+    """
+
+    hidden: int = 64
+    latent_dims: int = 8
+    latent_hold_steps: int = 10
+    prior: Literal["standard", "learned"] = "standard"
+    feature_dropout: float = 0.1
+    dt_s: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.hidden < 1 or self.latent_dims < 0 or self.latent_hold_steps < 1:
+            raise ValueError("hidden and latent_hold_steps must be at least 1, latent_dims at least 0")
+        if not 0.0 <= self.feature_dropout < 1.0:
+            raise ValueError(f"feature_dropout must lie in [0, 1), not {self.feature_dropout}")
+        if self.dt_s <= 0.0:
+            raise ValueError(f"dt_s must be positive, not {self.dt_s}")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """All that the model carries from step to step, up to the present."""
+
+    scene: TrafficState  # (batch, agent), the present
+    on_lane: RoadPosition  # (batch, agent), where it lies on the road
+    embedded: Tensor  # (batch, agent, hidden), what each vehicle sees now
+    hidden: Tensor  # (batch, agent, hidden), what it remembers
+
+    def detach(self) -> Memory:
+        return Memory(self.scene.detach(), self.on_lane.detach(), self.embedded.detach(), self.hidden.detach())
+
+    def __getitem__(self, index) -> Memory:
+        """Index the batch dimension."""
+        return Memory(self.scene[index], self.on_lane[index], self.embedded[index], self.hidden[index])
+
+
+class WorldModel(nn.Module):
+    """p(next scene | past, known vehicles' motion, z), one z per vehicle.
+
+    Each vehicle sees itself, its lane and seven directional neighbours in its own lane's frame; a GRU shared by all
+    vehicles carries the past. From its recurrent state and latent a decoder gives acceleration and curvature, which
+    a unicycle integrates: a forecast can't leave physics. Vehicles whose motion is known (the ego) are never
+    predicted: the caller hands their next state in.
+
+    The method is PPUU's (Henaff, Canziani, LeCun 2019, sections 3.1-3.2) on vehicle states instead of pixels.
+    """
+
+    def __init__(self, config: WorldModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, latent = config.hidden, config.latent_dims
+        self.embed = nn.Linear(OWN_FEATURES + len(SLOTS) * FEATURES_PER_SLOT, width)
+        self.cell = nn.GRUCell(width, width)
+        self.decoder_in = nn.Linear(2 * width + latent, width)
+        self.decoder_out = nn.Linear(width, 2)
+        nn.init.zeros_(self.decoder_out.weight)  # an untrained model forecasts constant speed, straight on
+        nn.init.zeros_(self.decoder_out.bias)
+        if latent:
+            self.posterior_net = nn.Sequential(
+                nn.Linear(width + LANDMARK_FEATURES * LANDMARKS, width), nn.ReLU(), nn.Linear(width, 2 * latent)
+            )
+            if config.prior == "learned":
+                self.prior_net = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2 * latent))
+
+    # ---- the past ---------------------------------------------------------------------------------------------
+
+    def observe(self, history: TrafficState, road: Road) -> Memory:
+        """Take in `history (batch, time, agent)`, any length of at least one step, the present last."""
+        batch, steps, agents = history.valid.shape
+        # what a vehicle sees does not depend on what it remembers: all moments are looked at in one go
+        scenes = history.map(lambda tensor: tensor.flatten(0, 1))
+        earlier = torch.arange(steps, device=history.valid.device).sub(1).clamp_min(0)
+        before = history[:, earlier].map(lambda tensor: tensor.flatten(0, 1))
+        repeated = road[torch.arange(batch, device=history.valid.device).repeat_interleave(steps)]
+        on_lane = repeated.project(scenes.position_m)
+        embedded = torch.relu(self.embed(self._features(scenes, before, on_lane, repeated)))
+        embedded = embedded.view(batch, steps, agents, -1)
+        hidden = torch.zeros_like(embedded[:, 0])
+        for time in range(steps):
+            hidden = self._remember(embedded[:, time], hidden, history.valid[:, time])
+        present = on_lane.map(lambda tensor: tensor.view(batch, steps, agents)[:, -1])
+        return Memory(history[:, -1], present, embedded[:, -1], hidden)
+
+    def _look(self, scene: TrafficState, before: TrafficState, hidden: Tensor, road: Road) -> Memory:
+        """See `scene` and remember it."""
+        on_lane = road.project(scene.position_m)
+        embedded = torch.relu(self.embed(self._features(scene, before, on_lane, road)))
+        return Memory(scene, on_lane, embedded, self._remember(embedded, hidden, scene.valid))
+
+    def _remember(self, embedded: Tensor, hidden: Tensor, valid: Tensor) -> Tensor:
+        """The recurrent state after this moment; vehicles that are not there keep theirs."""
+        updated = self.cell(embedded.flatten(0, 1), hidden.flatten(0, 1)).view_as(hidden)
+        return torch.where(valid[..., None], updated, hidden)
+
+    def _features(self, scene: TrafficState, before: TrafficState, on_lane: RoadPosition, road: Road) -> Tensor:
+        speed, error = scene.speed_mps, (scene.heading_rad - on_lane.heading_rad).sin()
+        both = scene.valid & before.valid
+        acceleration = ((speed - before.speed_mps) / self.config.dt_s).clamp(-8.0, 8.0) * both
+        yaw_rate = ((scene.heading_rad - before.heading_rad).sin() / self.config.dt_s).clamp(-1.0, 1.0) * both
+        left, right = (road.neighbour(on_lane.lane, side) != NO_LANE for side in ("left", "right"))
+        closed = ~road.is_open_end(on_lane.lane)
+        own = [
+            speed / 15,
+            torch.exp(-speed / 2),
+            (road.speed_limit(on_lane.lane) - speed) / 10,
+            acceleration / 3,
+            yaw_rate * 10,
+            on_lane.across_m / 2,
+            on_lane.width_m - 4,
+            error * 10,
+            error * speed,
+            left.to(speed),
+            right.to(speed),
+            closed * torch.exp(-on_lane.remaining_m.clamp_min(0.0) / 60),
+            (scene.length_m - 5) / 5,
+            scene.width_m - 2,
+        ]
+        others = find_neighbours(scene, on_lane).features().flatten(2)
+        return torch.cat([torch.stack(own, -1), others], -1)
+
+    # ---- the latent -------------------------------------------------------------------------------------------
+
+    def prior(self, memory: Memory) -> DiagonalNormal:
+        """Prior of each vehicle's next latent, `(batch, agent, latent)`."""
+        if self.config.latent_dims and self.config.prior == "learned":
+            return DiagonalNormal.of_parameters(self.prior_net(memory.hidden))
+        zeros = memory.hidden.new_zeros(*memory.hidden.shape[:-1], self.config.latent_dims)
+        return DiagonalNormal(zeros, zeros)
+
+    def posterior(self, memory: Memory, target: TrafficState) -> DiagonalNormal:
+        """Posterior given the `target (batch, time, agent)` of the next `latent_hold_steps` steps (or fewer).
+
+        The network sees where the vehicle will be at a few landmarks of that stretch, relative to where it would be
+        at constant velocity from the model's own present state, in that state's frame.
+        """
+        scene, steps = memory.scene, target.valid.shape[1]
+        columns: list[Tensor] = []
+        for landmark in range(LANDMARKS):
+            step = max(round((landmark + 1) * steps / LANDMARKS), 1)
+            then = target[:, step - 1]
+            ahead = then.position_m - scene.position_m - scene.velocity_mps * (step * self.config.dt_s)
+            direction, seen = scene.direction, then.valid
+            forward = ahead[..., 0] * direction[..., 0] + ahead[..., 1] * direction[..., 1]
+            left = direction[..., 0] * ahead[..., 1] - direction[..., 1] * ahead[..., 0]
+            faster = then.speed_mps - scene.speed_mps
+            columns += [(forward * seen).clamp(-10, 10), (left * seen * 2).clamp(-5, 5), faster * seen, seen.to(left)]
+        features = torch.cat([memory.hidden, torch.stack(columns, -1)], -1)
+        return DiagonalNormal.of_parameters(self.posterior_net(features))
+
+    def no_latent(self, memory: Memory) -> Tensor:
+        """The latent's zero, `(batch, agent, latent)`: the deterministic forecast."""
+        return memory.hidden.new_zeros(*memory.hidden.shape[:-1], self.config.latent_dims)
+
+    # ---- the future -------------------------------------------------------------------------------------------
+
+    def dropout_masks(self, *shape: int, generator: torch.Generator | None = None) -> Tensor:
+        """Scaled feature-dropout masks of the decoder, `(*shape, 3 hidden)`, to be held for a whole rollout."""
+        keep = 1.0 - self.config.feature_dropout
+        weight = self.decoder_out.weight
+        size = (*shape, 3 * self.config.hidden)
+        drawn = torch.rand(size, generator=generator, device=weight.device, dtype=weight.dtype)
+        return (drawn < keep) / keep
+
+    def motion(self, memory: Memory, latent: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Acceleration (m/s²) and yaw rate (rad/s) of each vehicle: `(batch, agent)`.
+
+        Dropout `masks (..., 3 hidden)` broadcast against `(batch, agent, ...)`; extra leading dimensions stay in the
+        answer, `(mask, batch, agent)`.
+        """
+        features = torch.cat([memory.embedded, memory.hidden], -1)
+        if masks is not None:
+            inner, outer = masks.split([2 * self.config.hidden, self.config.hidden], -1)
+            features = features * inner
+            latent = latent.expand(*features.shape[:-1], self.config.latent_dims)
+        decoded = torch.relu(self.decoder_in(torch.cat([features, latent], -1)))
+        if masks is not None:
+            decoded = decoded * outer
+        acceleration, curvature = self.decoder_out(decoded).unbind(-1)
+        acceleration = MAX_ACCELERATION_MPS2 * torch.tanh(acceleration / MAX_ACCELERATION_MPS2)
+        curvature = MAX_CURVATURE_PER_M * torch.tanh(curvature / (100 * MAX_CURVATURE_PER_M))
+        return acceleration, curvature * memory.scene.speed_mps
+
+    def step(
+        self,
+        memory: Memory,
+        latent: Tensor,
+        road: Road,
+        known: TrafficState | None = None,
+        who: Tensor | None = None,
+        masks: Tensor | None = None,
+    ) -> Memory:
+        """One step ahead under `latent (batch, agent, latent)`.
+
+        `known (batch, agent)` is the next state of the vehicles where `who (batch, agent)` is True: the ego's, from
+        its own kinematics. They are taken as they are. In training, `masks
+        (batch, agent, 3 hidden)` drop features.
+        """
+        scene = memory.scene
+        acceleration, yaw_rate = self.motion(memory, latent, masks)
+        position, heading, speed = unicycle_step(
+            scene.position_m, scene.heading_rad, scene.speed_mps, acceleration, yaw_rate, self.config.dt_s
+        )
+        valid = scene.valid
+        if known is not None and who is not None:
+            position = torch.where(who[..., None], known.position_m, position)
+            heading = torch.where(who, known.heading_rad, heading)
+            speed = torch.where(who, known.speed_mps, speed)
+            valid = torch.where(who, known.valid, valid)
+        ahead = TrafficState(position, heading, speed, scene.length_m, scene.width_m, valid)
+        return self._look(ahead, scene, memory.hidden, road)
+
+    def uncertainty(self, memory: Memory, latent: Tensor, masks: Tensor) -> Tensor:
+        """Variance of the motion over dropout masks, same latent and controls, `(batch, agent)`.
+
+        Sum of the variances of acceleration (in m/s²) and of lateral acceleration, yaw rate times speed (m/s²).
+        `masks (mask, 3 hidden)` are shared by all vehicles and held for a rollout.
+        Henaff, Canziani, LeCun 2019, section 3.3.
+        """
+        acceleration, yaw_rate = self.motion(memory, latent, masks[:, None, None])
+        return acceleration.var(0) + (yaw_rate * memory.scene.speed_mps).var(0)

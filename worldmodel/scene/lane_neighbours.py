@@ -1,0 +1,102 @@
+"""Who drives near the ego, and ahead of and behind it on a lane."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from drivecast.worldmodel.scene.road import NO_LANE, Road
+from drivecast.worldmodel.scene.traffic import TrafficState
+
+LANE_REACH = 0.75  # of the lane's width: how far from its centre a vehicle is still met on it (highway-env: 1 m over)
+
+
+@dataclass(frozen=True)
+class LaneNeighbours:
+    """The vehicles next to the ego on one lane, each `(batch,)`; distances are centre to centre along the lane.
+
+    Where there is none, the index is -1 and the distance infinite.
+    """
+
+    leader: Tensor  # long
+    leader_distance_m: Tensor
+    follower: Tensor  # long
+    follower_distance_m: Tensor
+
+
+def nearest_indices(state: TrafficState, count: int) -> Tensor:
+    """Which agents of `state (batch, agent)` are those of `nearest_agents`, long `(batch, min(count + 1, agent))`."""
+    batch, agents = state.heading_rad.shape
+    if agents <= count + 1:
+        return torch.arange(agents, device=state.valid.device).expand(batch, agents)
+    distance = (state.position_m - state.position_m[:, :1]).norm(dim=-1).masked_fill(~state.valid, torch.inf)
+    distance[:, 0] = -1.0
+    return distance.topk(count + 1, largest=False).indices
+
+
+def pick_agents(state: TrafficState, agents: Tensor) -> TrafficState:
+    """The agents `agents (batch, n)` of each scene, as `(batch, n)`."""
+    return state.map(lambda tensor: tensor.gather(1, _like(agents, tensor)))
+
+
+def nearest_agents(state: TrafficState, count: int) -> TrafficState:
+    """The ego and the `count` agents nearest to it, as `(batch, min(count + 1, agent))`, nearest first."""
+    if state.heading_rad.shape[1] <= count + 1:
+        return state
+    return pick_agents(state, nearest_indices(state, count))
+
+
+def agent_at(state: TrafficState, index: Tensor) -> TrafficState:
+    """Agent `index (batch,)` of each scene, as `(batch,)`; index -1 gives the ego, marked not valid."""
+    picked = state.map(lambda tensor: tensor.gather(1, _like(index.clamp_min(0)[:, None], tensor))[:, 0])
+    return TrafficState(**{**picked.__dict__, "valid": picked.valid & (index >= 0)})
+
+
+def lane_neighbours(state: TrafficState, road: Road, lane: Tensor, reach: float = LANE_REACH) -> LaneNeighbours:
+    """Nearest vehicles ahead of and behind the ego on `lane (batch,)`, whatever lane the ego itself is on.
+
+    A vehicle is on the lane when its centre is within `reach` of the lane's width from its centre line, and no further
+    beyond a closed end. The ego's place is its projection on that lane. Lane -1 has no vehicles.
+    Source: highway-env `Road.neighbour_vehicles`, whose margin of 1 m over half a 4 m lane is `reach` 0.75.
+
+    Args: `state (batch, agent)`; `lane` an index into the road's lanes.
+    """
+    only = single_lane(road, lane)
+    there = only.project(state.position_m)
+    before = torch.where(only.open_start, 0.0, -there.along_m)
+    beyond = torch.where(only.open_end, 0.0, -there.remaining_m)
+    away_m = torch.stack([there.across_m.abs(), before, beyond]).amax(0)
+    on_lane = (away_m <= reach * there.width_m) & state.valid & (lane != NO_LANE)[:, None]
+    on_lane[:, 0] = False
+    ahead_m = there.along_m - there.along_m[:, :1]
+    leader_m, leader = torch.where(on_lane & (ahead_m >= 0), ahead_m, torch.inf).min(1)
+    follower_m, follower = torch.where(on_lane & (ahead_m < 0), -ahead_m, torch.inf).min(1)
+    return LaneNeighbours(
+        leader=torch.where(leader_m.isinf(), -1, leader),
+        leader_distance_m=leader_m,
+        follower=torch.where(follower_m.isinf(), -1, follower),
+        follower_distance_m=follower_m,
+    )
+
+
+def longest_lane(road: Road) -> Tensor:
+    """Index of the longest lane of each scene, `(batch,)`: the axis along which progress is measured."""
+    steps = (road.centre_m[:, :, 1:] - road.centre_m[:, :, :-1]).norm(dim=-1)
+    return (steps.sum(-1) * (road.point_count > 0)).argmax(-1)
+
+
+def single_lane(road: Road, lane: Tensor) -> Road:
+    """The road with only `lane (batch,)` of each scene, `(batch, 1, point)`: cheap to project on."""
+    index = lane.clamp_min(0)
+
+    def pick(tensor: Tensor) -> Tensor:
+        return tensor.gather(1, index.view(-1, *[1] * (tensor.dim() - 1)).expand(-1, 1, *tensor.shape[2:]))
+
+    return road.map(pick)
+
+
+def _like(index: Tensor, tensor: Tensor) -> Tensor:
+    """`index (batch, n)` shaped to gather agents from `tensor (batch, agent[, 2])`."""
+    return index if tensor.dim() == index.dim() else index[..., None].expand(*index.shape, tensor.shape[-1])

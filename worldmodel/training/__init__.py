@@ -1,0 +1,1 @@
+"""Training the world model: objective, optimisation, the loop and its diagnostics."""
