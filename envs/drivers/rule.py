@@ -46,7 +46,7 @@ class RuleConfig:
         collision_cost: Of a contact at once; one at the horizon's end costs half of it.
         short_ttc_s: Times to collision below this are penalised, s.
         ttc_cost: Of being that short all the time.
-        imposed_mps2: Braking of a follower that is harder than this is penalised, m/s^2 (positive).
+        imposed_mps2: Braking that a lane change asks of a follower, beyond which it is penalised, m/s^2 (positive).
         imposed_cost: Per m/s^2 beyond, at the worst moment.
         comfort_cost: Per m/s^2 of the acceleration's root mean square.
         change_cost: Of a lane change, against dithering.
@@ -67,8 +67,8 @@ class RuleConfig:
     collision_cost: float = 40.0
     short_ttc_s: float = 1.5
     ttc_cost: float = 3.0
-    imposed_mps2: float = 3.0
-    imposed_cost: float = 0.5
+    imposed_mps2: float = 2.0
+    imposed_cost: float = 2.0
     comfort_cost: float = 0.1
     change_cost: float = 0.1
     progress_gain: float = 0.5
@@ -304,6 +304,7 @@ class Rollout:
         x, y, speed = frame.along_m, frame.across_m, frame.speed_mps
         ego_x, ego_y = torch.zeros_like(frame.ego_across_m), frame.ego_across_m
         ego_heading, ego_speed = frame.ego_heading_rad, frame.ego_speed_mps
+        changes = self.target_m != 0  # who follows on the ego's own lane has chosen its gap
         contact_at = torch.full_like(ego_x, torch.inf)
         short, imposed, squared = (torch.zeros_like(ego_x) for _ in range(3))
         for step in range(steps):
@@ -331,7 +332,7 @@ class Rollout:
             config.progress_gain * (ego_x / config.horizon_s + ego_speed)
             - config.collision_cost * crash
             - config.ttc_cost * short / steps
-            - config.imposed_cost * (imposed - config.imposed_mps2).clamp_min(0.0)
+            - config.imposed_cost * (imposed - config.imposed_mps2).clamp_min(0.0) * changes
             - config.comfort_cost * (squared / steps).sqrt()
         )
 

@@ -20,7 +20,8 @@ from drivecast.worldmodel.storage.lock import held_for_writing
 
 MARK = ".drivecast.json"  # in a folder: which verb's output it is
 STORE = "store"
-INPUTS = ("data", "input", "world_model", "model", "driver")  # fields that name what a verb reads
+LONGEST_NAME = 200  # bytes; names of locks and of what is not yet whole are longer
+INPUTS = ("data", "input", "world_model", "model", "driver", "episode")  # fields that name what a verb reads
 LEFT_HALF = re.compile(r"\..+\.[0-9a-f]{8}\.part")  # by a killed `atomic_file`
 
 
@@ -35,33 +36,56 @@ def claimed(verb: Verb, config: Any) -> Iterator[Any]:
         InputError: OUTPUT holds anything else, is a file, overlaps an input, or another process writes there.
     """
     output = getattr(config, "output", None)
-    if output is None or not verb.output_is_folder or os.environ.get("RANK", "0") != "0":
+    if output is None:
         yield config
         return
     output = Path(output)
-    if output.is_symlink():
-        config = dataclasses.replace(config, output=Path(os.path.realpath(output)))
-    folder = config.output
-    _refuse_files(folder)
-    _refuse_overlap(folder, config)
-    if verb.kind == STORE and Path(os.path.realpath(folder)) in (Path.cwd(), *Path.cwd().parents):
-        raise InputError(f"output: '{output}' is or holds the folder you are in; give a new folder for the store")
-    with held_for_writing(folder, f"`drivecast {verb.name}`"):
-        recover_directory(folder)
-        if verb.kind == STORE:
+    if verb.name == "replay" and os.path.realpath(output) == os.path.realpath(config.episode):
+        yield config  # pages beside their episodes, in another verb's folder: looked at one by one
+        return
+    with _told_in_a_line(output):
+        if len(os.fsencode(output.name)) > LONGEST_NAME:
+            raise InputError(
+                f"output: '{output.name[:40]}...' is too long a name; give one of {LONGEST_NAME} bytes at most"
+            )
+        if output.is_symlink():
+            config = dataclasses.replace(config, output=Path(os.path.realpath(output)))
+        output = config.output
+        as_file = not verb.output_is_folder and output.suffix != ""
+        _refuse_files(output.parent if as_file else output)
+        if verb.output_is_folder or as_file:
+            _refuse_overlap(output, config)
+        if verb.kind == STORE and Path(os.path.realpath(output)) in (Path.cwd(), *Path.cwd().parents):
+            raise InputError(f"output: '{output}' is or holds the folder you are in; give a new folder for the store")
+    with held_for_writing(output, f"`drivecast {verb.name}`"):
+        with _told_in_a_line(output):
+            recover_directory(output)
+        if as_file:
+            yield config
+        elif verb.kind == STORE:
             from drivecast.worldmodel.recordings.store_writer import check_replaceable
 
-            check_replaceable(folder)
+            with _told_in_a_line(output):
+                check_replaceable(output)
             yield config
         else:
-            with _marked(folder, verb):
+            with _marked(output, verb):
                 yield config
+
+
+@contextmanager
+def _told_in_a_line(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"output: '{str(output)[:80]}': {error.strerror or error}; give another one") from error
 
 
 @contextmanager
 def _marked(folder: Path, verb: Verb) -> Iterator[None]:
     """The folder exists and says whose it is; where it is new and nothing came of it, it goes again."""
-    check_kind(folder, verb)
+    with _told_in_a_line(folder):
+        check_kind(folder, verb)
     new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +116,9 @@ def check_kind(folder: Path, verb: Verb) -> None:
     """
     if not folder.exists():
         return
-    found = {entry.name for entry in folder.iterdir()} - {JOURNAL}
+    found = {entry.name for entry in folder.iterdir()}
+    if begun_by(folder):
+        found -= {JOURNAL}
     kind = _kind(folder, verb)
     if kind == verb.kind or (kind is None and not found):
         return
@@ -111,6 +137,10 @@ def _kind(folder: Path, verb: Verb) -> str | None:
         pass
     if verb.name == "demo" and (folder / "stages.json").is_file():
         return verb.kind
+    if verb.name == "replay":
+        from drivecast.envs.replay.authorship import is_ours
+
+        return verb.kind if is_ours(folder / "index.html") else None
     return verb.kind if verb.name in begun_by(folder) else None
 
 

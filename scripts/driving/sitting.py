@@ -89,7 +89,7 @@ class Sitting:
         from drivecast.envs.replay.episode_file import read_config_hash
 
         for file in kept_episodes(self.plan.folder, self.plan.driver, self.plan.source.environment):
-            if read_config_hash(file) != self.identity:
+            if read_config_hash(file) not in (None, self.identity):  # None: somebody else's file
                 file.unlink()
 
     def _file(self, part: Drive) -> Path:

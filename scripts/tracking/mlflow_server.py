@@ -248,6 +248,8 @@ class MlflowServer:
             return
         lock = database.with_name(f".{database.name}.lock")
         with FileLock(lock, timeout=SECONDS_TO_MAKE_DATABASE):
+            for left in database.parent.glob(f".{database.name}.*.part*"):  # by one that was killed while it made it
+                left.unlink(missing_ok=True)
             if not database.exists():
                 with atomic_file(database) as temporary:
                     self._mlflow.MlflowClient(tracking_uri=f"{SQLITE}{temporary}").search_experiments(max_results=1)

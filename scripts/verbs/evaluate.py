@@ -141,17 +141,25 @@ def run(config: EvaluateConfig, run: Run) -> None:
 
 def _publish(unfinished: Path, output: Path) -> None:
     """Put new results in the place of earlier ones; results.json, which says what the others are, comes last."""
-    kept = unfinished / "episodes"
-    for earlier in (output / "episodes").glob("*.parquet"):
-        if not (kept / earlier.name).exists():
-            earlier.unlink()
-    if kept.is_dir():
-        (output / "episodes").mkdir(parents=True, exist_ok=True)
-        for episode in sorted(kept.iterdir()):
-            os.replace(episode, output / "episodes" / episode.name)
+    kept, place = unfinished / "episodes", output / "episodes"
+    earlier = {file.name for file in place.glob("*.parquet") if _is_episode(file)}
+    new = {file.name for file in kept.glob("*.parquet")} if kept.is_dir() else set()
+    if new:
+        place.mkdir(parents=True, exist_ok=True)
+    for name in sorted(new):
+        os.replace(kept / name, place / name)
     for name in FILES:
         if (unfinished / name).exists():
             os.replace(unfinished / name, output / name)
+    for name in earlier - new:
+        (place / name).unlink()
+
+
+def _is_episode(file: Path) -> bool:
+    """Whether an evaluation kept this file; somebody may have put another beside it."""
+    from drivecast.envs.replay.episode_file import read_config_hash
+
+    return read_config_hash(file) is not None
 
 
 def _keep_what_there_is(unfinished: Path, output: Path, run: Run) -> None:
@@ -159,8 +167,6 @@ def _keep_what_there_is(unfinished: Path, output: Path, run: Run) -> None:
     if not (unfinished / "results.json").exists():
         return
     place = output / STOPPED if (output / "results.json").exists() else output
-    if place != output:
-        shutil.rmtree(place, ignore_errors=True)
     place.mkdir(exist_ok=True)
     _publish(unfinished, place)
     count = len(json.loads((place / "results.json").read_text(encoding="utf-8")))

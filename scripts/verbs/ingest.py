@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -13,7 +12,8 @@ from drivecast.scripts.tracking.run import Run
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.recordings.lane import DEFAULT_SPEED_LIMIT_MPS
 from drivecast.worldmodel.recordings.resampling import ResamplingConfig
-from drivecast.worldmodel.storage.files import atomic_file
+from drivecast.worldmodel.storage.files import atomic_file, scratch_directory
+from drivecast.worldmodel.storage.lock import held_for_writing
 
 if TYPE_CHECKING:
     from drivecast.worldmodel.recordings.period import Period
@@ -78,11 +78,10 @@ def run(config: IngestConfig, run: Run) -> None:
         raise InputError(f"{config.input}: not found; give the file or folder to read with --input")
     dropped: Counter[str] = Counter()
     splits: dict[str, list[str]] = {}
-    config.output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{config.output.name}.", dir=config.output.parent) as scratch:
+    with held_for_writing(config.output, "ingest"), scratch_directory(config.output) as scratch:
         meta = write_store(
             config.output,
-            _recordings(config, Path(scratch), splits, dropped, run),
+            _recordings(config, scratch, splits, dropped, run),
             splits=splits,
             source={**_described(config), "dropped_or_mended": dropped},
         )

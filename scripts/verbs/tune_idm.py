@@ -48,8 +48,8 @@ class TuneIdmConfig:
 
     Drives candidates on training seeds of a suite's traffic, or on the `train` split of recordings: a first draw over
     the whole of the ranges, then in each round the best and their offspring on more episodes. Ranked by mean speed
-    less what collisions cost. Leaves OUTPUT (YAML), and beside it all candidates of the last rounds (.csv) and their
-    collisions against their speed (.png).
+    less what collisions cost. Leaves OUTPUT, and beside it all candidates of the last rounds (.candidates.csv) and
+    their collisions against their speed (.frontier.png).
 
     Args:
         output: File to write, such as idm/mine.yaml; it drives as idm:idm/mine.yaml.
@@ -85,6 +85,8 @@ class TuneIdmConfig:
         for name, least in (("candidates", 8), ("episodes", 16), ("rounds", 1), ("seed", 0), ("workers", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+        if self.output.suffix not in (".yaml", ".yml"):
+            raise InputError(f"output: expected a name ending in .yaml, got '{self.output}'")
         if not 0 <= self.collision_cost_mps < math.inf:
             raise InputError(f"collision_cost_mps: expected 0 or more, got {self.collision_cost_mps}")
 
@@ -97,8 +99,10 @@ def run(config: TuneIdmConfig, run: Run) -> None:
     from drivecast.scripts.figures.frontier import draw_frontier
 
     output = config.output
-    ours = output.is_file() and IDM_FILE_MARK in output.read_text(encoding="utf-8", errors="replace")
-    refuse_foreign_file(output, ours)
+    listing, picture = (output.with_suffix(ending) for ending in (".candidates.csv", ".frontier.png"))
+    ours = output.is_file() and output.read_text(encoding="utf-8", errors="replace").startswith(f"# {IDM_FILE_MARK}: ")
+    for file in (output, listing, picture):  # the three are written together
+        refuse_foreign_file(file, ours)
     search = Search(config, source_of(config))
     found: list[pd.DataFrame] = []
     with Workers(config.workers) as workers:
@@ -127,9 +131,8 @@ def run(config: TuneIdmConfig, run: Run) -> None:
     every = pd.concat(found[-2:], ignore_index=True)
     with atomic_file(output) as temporary:
         temporary.write_text(_file_of(config, chosen, found[-1].iloc[0]), encoding="utf-8")
-    with atomic_file(output.with_suffix(".csv")) as temporary:
+    with atomic_file(listing) as temporary:
         every.to_csv(temporary, index=False)
-    picture = output.with_suffix(".png")
     shown = found[-1].head(12)
     points = mark_frontier({f"{number + 1}": _point(row) for number, row in shown.iterrows()})
     draw_frontier(picture, {config.suite or RECORDED: points})

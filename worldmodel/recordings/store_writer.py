@@ -90,8 +90,9 @@ def write_store(
         InputError: when there is no recording, a name comes twice, times do not lie on a grid of 0.1 s, the splits do
             not fit the recordings, `directory` holds anything else, or another process writes there.
     """
-    with held_for_writing(directory, "write_store"):
-        recover_directory(directory)
+    with held_for_writing(directory, "write_store") as alone:
+        if alone:
+            recover_directory(directory)
         check_replaceable(directory)
         with atomic_directory(directory, (JOURNAL,), lambda: check_replaceable(directory)) as folder:
             return _write(folder, directory, recordings, splits, source, drives)
@@ -108,7 +109,10 @@ def check_replaceable(directory: Path) -> None:
         return
     if not directory.is_dir():
         raise InputError(f"{directory}: is a file, and a store is a folder; give another one")
-    found = {entry.name for entry in directory.iterdir()} - {JOURNAL}  # which is carried over
+    found = {entry.name for entry in directory.iterdir()}
+    if found == {JOURNAL} and (directory / JOURNAL).is_file():  # of a run that has just begun; it is carried over
+        with (directory / JOURNAL).open("rb") as file:
+            found = set() if file.read(7) in (b"", b'{"run":') else found
     if not found:
         return
     if not is_store(directory):

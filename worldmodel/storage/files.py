@@ -68,6 +68,17 @@ def atomic_directory(path: Path, carried: tuple[str, ...] = (), check: Callable[
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def scratch_directory(path: Path) -> Iterator[Path]:
+    """Yield a folder beside `path` for what is needed meanwhile; it goes at the end, or by `recover_directory`."""
+    temporary = _beside(Path(os.path.realpath(path)), PART)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def exchange(one: Path, other: Path) -> bool:
     """Let two files or folders of one file system change their names in one step; False where that is not possible."""
     try:

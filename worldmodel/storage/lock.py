@@ -14,16 +14,18 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from drivecast.worldmodel.errors import InputError
 
+SOMEBODY = "another process"
+
 
 @contextmanager
-def held_for_writing(folder: Path, what: str) -> Iterator[None]:
-    """Be the only one who writes to `folder`; one process may hold it again while it holds it.
+def held_for_writing(folder: Path, what: str) -> Iterator[bool]:
+    """Be the only one who writes to `folder`; yields False where this process holds it already.
 
     The lock is the file `.NAME.lock` beside the folder, or in it where its parent cannot be written. The system lets go
     of it when the process ends, however it ends.
 
     Args:
-        folder: Need not exist.
+        folder: Or a file. Need not exist.
         what: Who holds it, for whoever comes second.
 
     Raises:
@@ -32,12 +34,12 @@ def held_for_writing(folder: Path, what: str) -> Iterator[None]:
     folder = Path(os.path.realpath(folder))
     lock = _acquired(folder)
     if lock is None:
-        yield
+        yield False
         return
     path = Path(lock.lock_file)
     try:
         path.write_text(json.dumps(_about(what)), encoding="utf-8")
-        yield
+        yield True
     finally:
         with suppress(OSError):  # while it is held: whoever waits for this file then finds that it is gone
             path.unlink()
@@ -48,6 +50,8 @@ def _acquired(folder: Path) -> BaseFileLock | None:
     """The folder's lock, now held; None: this process holds it already."""
     try:
         path = _lock_file(folder)
+        if path.exists() and path.stat().st_size and _holder(path) == SOMEBODY:
+            raise InputError(f"{path}: is in the place of a lock of drivecast's, and is none; move it away")
         lock = FileLock(path, is_singleton=True)
         if lock.is_locked:
             return None
@@ -81,4 +85,4 @@ def _holder(path: Path) -> str:
         about = json.loads(path.read_text(encoding="utf-8"))
         return f"{about['what']} (process {about['process']} on {about['host']}, since {about['since']})"
     except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
+        return SOMEBODY

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-import shutil
 import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -165,7 +165,10 @@ class BaselineTrainer:
             interrupts.deliver()
         log(model.num_timesteps, {f"validation/{name}": value for name, value in self.validate(model).items()})
         self._write(model, self.path)
-        shutil.rmtree(self.stopped.parent, ignore_errors=True)
+        for file in (self.stopped, self.stopped.with_suffix(".json")):
+            file.unlink(missing_ok=True)
+        with suppress(OSError):  # there is none, or somebody put something else there
+            self.stopped.parent.rmdir()
         return self.path
 
     def _write(self, model: Any, path: Path) -> None:

@@ -142,7 +142,9 @@ def test_a_replay_is_not_written_over_what_drivecast_did_not_make(tmp_path):
             assert drivecast(tmp_path, "replay", episode, "-o", name, *film, *OFF) == (0, "")
     (tmp_path / "site").mkdir()
     (tmp_path / "site/index.html").write_text("my homepage")
-    assert "index.html: exists and was not made" in refused(tmp_path, "replay", "out/episodes", "-o", "site", *OFF)
+    assert "'index.html' and is no output of replay" in refused(tmp_path, "replay", "out/episodes", "-o", "site", *OFF)
+    (tmp_path / "out/episodes/index.html").write_text("my homepage")
+    assert "index.html: exists and was not made" in refused(tmp_path, "replay", "out/episodes", *OFF)
     for _ in range(2):
         assert drivecast(tmp_path, "replay", "out/episodes", "-o", "pages", *OFF) == (0, "")
 
@@ -200,3 +202,54 @@ def test_the_second_writer_in_an_output_is_told_who_is_the_first(training):
     ends = [json.loads(line) for line in (folder / "model/metrics.jsonl").read_text().splitlines() if '"end"' in line]
     assert [end["end"] for end in ends] == ["KILLED"]
     assert not [entry.name for entry in folder.iterdir() if entry.name.endswith(".lock")]
+
+
+def test_what_a_search_or_a_replay_writes_is_looked_at_like_any_other_output(tmp_path):
+    straight_store(tmp_path / "data", [Track(0.0, 10.0), Track(30.0, 10.0)], frames=60)
+    drive = ("evaluate", "--driver", "idle", "--environment", "recorded", "--data", "data", "--output", "out", *OFF)
+    assert drivecast(tmp_path, *drive)[0] == 0
+    tune = ("tune-idm", "--data", "data", *OFF)
+    assert "lies in 'data'" in refused(tmp_path, *tune, "--output", "data/x.yaml")
+    (tmp_path / "file").write_text("mine")
+    assert "is a file" in refused(tmp_path, *tune, "--output", "file/x.yaml")
+    assert "is no output of replay" in refused(tmp_path, "replay", "out/episodes", "-o", "data", *OFF)
+    assert "is a file" in refused(tmp_path, "replay", "out/episodes", "-o", "file/pages", *OFF)
+    (tmp_path / "notes.html").write_text("<html>how to: drivecast replay runs/x</html>")
+    episode = str(next((tmp_path / "out/episodes").glob("*.parquet")).relative_to(tmp_path))
+    assert "was not made by drivecast" in refused(tmp_path, "replay", episode, "-o", "notes.html", *OFF)
+    (tmp_path / "link.html").symlink_to("page.html")
+    assert drivecast(tmp_path, "replay", episode, "-o", "link.html", *OFF) == (0, "")
+    assert (tmp_path / "link.html").is_symlink()
+    assert (tmp_path / "page.html").is_file()
+
+
+def test_a_file_that_somebody_put_beside_kept_episodes_stays(tmp_path):
+    straight_store(tmp_path / "data", [Track(0.0, 10.0), Track(30.0, 10.0)], frames=60)
+    drive = ("evaluate", "--driver", "idle", "--environment", "recorded", "--data", "data", "--output", "out", *OFF)
+    assert drivecast(tmp_path, *drive)[0] == 0
+    (tmp_path / "out/episodes/mine.parquet").write_text("mine")
+    assert drivecast(tmp_path, *drive, "--episodes", "1")[0] == 0
+    assert (tmp_path / "out/episodes/mine.parquet").read_text() == "mine"
+    assert len(list((tmp_path / "out/episodes").glob("*.parquet"))) == 2
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "n" * 245, "/proc/nowhere/x"])
+def test_places_where_nothing_can_be_written_are_told_before_anything_is_done(tmp_path, name):
+    refused(tmp_path, *RECORD, "--output", name, *OFF)
+    refused(tmp_path, "tune-idm", "--suite", "highway", "--output", f"{name}.yaml", *OFF)
+
+
+def test_a_rank_in_the_environment_opens_no_door(keep, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    drive = ("evaluate", "--driver", "idm", "--environment", "highway-v0", "--episodes", "1", "--output", "keep", *OFF)
+    assert "'thesis.txt'" in refused(keep, *drive)
+
+
+def test_files_named_like_ours_are_not_taken_for_ours(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/metrics.jsonl").write_text('{"loss": 1.0}\n')
+    assert "'metrics.jsonl'" in refused(tmp_path, *RECORD, "--output", "mine", *OFF)
+    drive = ("evaluate", "--driver", "idm", "--environment", "highway-v0", "--episodes", "1", "--output", "mine", *OFF)
+    assert "'metrics.jsonl'" in refused(tmp_path, *drive)
+    (tmp_path / ".new.lock").write_text("mine")
+    assert "is in the place of a lock" in refused(tmp_path, *RECORD, "--output", "new", *OFF)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from recorded_scenes import Track, straight_store
@@ -38,22 +40,32 @@ def test_it_leaves_a_file_that_drives_and_what_it_was_chosen_from(tmp_path, quic
     config = idm_of(f"idm:{tmp_path / 'mine.yaml'}", IDMConfig(dt_s=0.2))
     assert config.dt_s == 0.2
     assert config != IDMConfig(dt_s=0.2)
-    table = pd.read_csv(tmp_path / "mine.csv")
+    table = pd.read_csv(tmp_path / "mine.candidates.csv")
     last = table[table["round"] == 2]
     assert (last["episodes"] == 32).all()
     assert last["utility"].is_monotonic_decreasing
     assert last["time_gap_s"].iloc[0] == config.time_gap_s
-    assert (tmp_path / "mine.png").stat().st_size > 10_000
+    assert (tmp_path / "mine.frontier.png").stat().st_size > 10_000
     assert "drive it as idm:" in str(console.console.stream) or console.metrics
     # its own file it writes again, another it does not
     run(TuneIdmConfig(tmp_path / "mine.yaml", suite="highway", **SMALL), ConsoleRun())
-    (tmp_path / "notes.yaml").write_text("time_gap_s: 1.0\n")
+    (tmp_path / "notes.yaml").write_text("# parameters of IDM and MOBIL from the paper\ntime_gap_s: 1.0\n")
     with pytest.raises(InputError, match="was not made by drivecast"):
         run(TuneIdmConfig(tmp_path / "notes.yaml", suite="highway", **SMALL), ConsoleRun())
 
 
+@pytest.mark.parametrize("name", ["x.candidates.csv", "x.frontier.png", "x.yaml"])
+def test_nothing_beside_the_file_is_written_over(tmp_path, quick, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match="was not made by drivecast"):
+        run(TuneIdmConfig(tmp_path / "x.yaml", suite="highway", **SMALL), ConsoleRun())
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(name, "mine")]
+
+
 def test_seeds_are_those_of_training_and_never_a_suites():
-    search = Search(TuneIdmConfig("x", suite="highway"), source_of(TuneIdmConfig("x", suite="highway")))
+    search = Search(
+        TuneIdmConfig(Path("x.yaml"), suite="highway"), source_of(TuneIdmConfig(Path("x.yaml"), suite="highway"))
+    )
     seeds = {seed for number in range(4) for seed in search.episodes(number)}
     assert min(seeds) == FIRST_SEED
     assert len(search.episodes(3)) == 1000
@@ -67,7 +79,7 @@ def test_recordings_are_tuned_on_their_train_split(tmp_path):
 
 
 def test_candidates_stay_within_the_ranges_and_the_best_go_on():
-    config = TuneIdmConfig("x", suite="highway", candidates=16)
+    config = TuneIdmConfig(Path("x.yaml"), suite="highway", candidates=16)
     search = Search(config, source_of(config))
     first = search.draw(0)
     assert first[0] == IDMConfig()
