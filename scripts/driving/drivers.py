@@ -13,6 +13,7 @@ from torch import Tensor
 from drivecast.envs.drivers import ConstantVelocityDriver, HumanDriver, IdleDriver, IDMConfig, IDMDriver
 from drivecast.envs.drivers.rule import RuleDriver
 from drivecast.envs.evaluation.closed_loop import Score
+from drivecast.envs.evaluation.suites import Suite
 from drivecast.envs.highway.simulator import ENVIRONMENTS as HIGHWAY_ENVIRONMENTS
 from drivecast.envs.highway.simulator import SIMULATORS
 from drivecast.envs.lockstep import LockstepTraffic
@@ -61,6 +62,20 @@ class HighwayConfig:
     def __post_init__(self) -> None:
         if self.simulator not in SIMULATORS:
             raise InputError(f"highway.simulator: expected {' or '.join(SIMULATORS)}, got '{self.simulator}'")
+
+
+def highway_of(suite: Suite, simulator: str = "batched") -> HighwayConfig:
+    """The traffic of a simulated suite."""
+    return HighwayConfig(
+        suite.vehicles,
+        suite.lanes,
+        suite.density,
+        suite.duration_s,
+        suite.desired_speed_mps,
+        suite.reactive,
+        suite.mixed,
+        simulator,
+    )
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from drivecast.scripts.driving.drive import Drive, labels
 from drivecast.scripts.driving.driver_kinds import explains_drivers
 from drivecast.scripts.driving.drivers import (
     RECORDED,
-    HighwayConfig,
     TrafficSource,
     check_driver,
     check_policy_file,
+    highway_of,
     make_driver,
     training_seed,
 )
@@ -290,16 +290,7 @@ class Benchmark:
         return mark_frontier({label: pool([r for r in self._of(suite) if r["label"] == label]) for label in labels})
 
     def _source(self, suite: Suite, simulator: str = "batched") -> TrafficSource:
-        highway = HighwayConfig(
-            suite.vehicles,
-            suite.lanes,
-            suite.density,
-            suite.duration_s,
-            suite.desired_speed_mps,
-            suite.reactive,
-            suite.mixed,
-            simulator,
-        )
+        highway = highway_of(suite, simulator)
         config = self.config
         data = tuple(config.data) if suite.environment == RECORDED else ()
         recorded = replace(config.recorded, others=suite.others)

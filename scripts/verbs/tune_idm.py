@@ -13,10 +13,10 @@ import numpy as np
 
 from drivecast.envs.drivers.idm import IDMConfig, IDMDriver
 from drivecast.envs.evaluation.closed_loop import ClosedLoopConfig
-from drivecast.envs.evaluation.suites import SUITES, Suite
+from drivecast.envs.evaluation.suites import SUITES
 from drivecast.envs.recorded.traffic import RecordedTrafficConfig
 from drivecast.scripts.command.output import refuse_foreign_file
-from drivecast.scripts.driving.drivers import IDM_FILE_MARK, RECORDED, HighwayConfig, TrafficSource
+from drivecast.scripts.driving.drivers import IDM_FILE_MARK, RECORDED, TrafficSource, highway_of
 from drivecast.scripts.driving.workers import Workers
 from drivecast.scripts.tracking.run import Run
 from drivecast.worldmodel.errors import InputError
@@ -151,17 +151,8 @@ def source_of(config: TuneIdmConfig) -> TrafficSource:
     """The traffic to tune in; its seeds are those of training."""
     if config.data:
         return TrafficSource(RECORDED, tuple(config.data), "train", config.recorded)
-    suite: Suite = SUITES[config.suite]
-    highway = HighwayConfig(
-        suite.vehicles,
-        suite.lanes,
-        suite.density,
-        suite.duration_s,
-        suite.desired_speed_mps,
-        suite.reactive,
-        suite.mixed,
-    )
-    return TrafficSource(suite.environment, highway=highway)
+    suite = SUITES[config.suite]
+    return TrafficSource(suite.environment, highway=highway_of(suite))
 
 
 class Search:
