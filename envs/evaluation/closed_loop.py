@@ -15,6 +15,7 @@ from drivecast.envs.lockstep import AttentiveTraffic, LockstepStart, LockstepTra
 from drivecast.envs.replay.episode import Episode, EpisodeMetadata
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.scene.driver import Driver, Imagination, ImaginingDriver
+from drivecast.worldmodel.scene.lane_neighbours import nearest_indices, pick_agents
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
@@ -297,17 +298,8 @@ class _Batch:
 
 def _nearest(history: TrafficState) -> tuple[TrafficState, Tensor]:
     """The history of the vehicles nearest at present, the ego first, and their agents `(batch, near)`."""
-    now = history[:, -1]
-    distance = (now.position_m - now.position_m[:, :1]).norm(dim=-1).masked_fill(~now.valid, torch.inf)
-    distance[:, 0] = -1.0
-    agents = distance.topk(min(IMAGINED_AGENTS, distance.shape[1]), largest=False).indices
-    index = agents[:, None].expand(-1, history.valid.shape[1], -1)
-
-    def pick(tensor: Tensor) -> Tensor:
-        at = index if tensor.dim() == 3 else index[..., None].expand(*index.shape, tensor.shape[-1])
-        return tensor.gather(2, at)
-
-    return history.map(pick), agents
+    agents = nearest_indices(history[:, -1], IMAGINED_AGENTS - 1)
+    return pick_agents(history, agents), agents
 
 
 def _for_all(futures_m: Tensor, agents: Tensor, now: TrafficState) -> Tensor:

@@ -18,6 +18,7 @@ from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.loading import load_world_model
 from drivecast.worldmodel.forecaster.model import WorldModel
 from drivecast.worldmodel.scene.driver import Imagination
+from drivecast.worldmodel.scene.lane_neighbours import nearest_indices, pick_agents
 from drivecast.worldmodel.scene.road import NO_LANE, Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 from drivecast.worldmodel.storage.checkpoint import config_from_dict, load_model
@@ -100,7 +101,7 @@ class PolicyDriver(ReactiveDriver):
 
     def _choose_lane(self, history: TrafficState, road: Road, goal: Goal) -> Tensor:
         config = self.lane_choice
-        history = nearest_agents(history, config.max_agents)
+        history = pick_agents(history, nearest_indices(history[:, -1], config.max_agents - 1))
         here = road.project(history.position_m[:, -1, :1]).lane
         current = here if self._lane is None else self._lane[:, None]
         # a lane is offered when it neighbours the one that the ego is on, or is that one
@@ -167,24 +168,6 @@ class PolicyDriver(ReactiveDriver):
             futures_m=sampled.states.position_m.view(batch, samples, steps, -1, 2).to(given),
             cost={name: values.view(batch, samples, steps).mean(1).to(given) for name, values in terms.items()},
         )
-
-
-def nearest_agents(history: TrafficState, count: int) -> TrafficState:
-    """The ego and the vehicles nearest to it at present, `count` in all, of `history (batch, time, agent)`."""
-    if history.valid.shape[2] <= count:
-        return history
-    now = history[:, -1]
-    distance = (now.position_m - now.position_m[:, :1]).norm(dim=-1).masked_fill(~now.valid, torch.inf)
-    distance[:, 0] = -1.0
-    order = distance.topk(count, largest=False).indices  # (batch, agent)
-
-    def pick(values: Tensor) -> Tensor:
-        index = order[:, None].expand(-1, values.shape[1], -1)
-        if values.dim() == 4:
-            return values.gather(2, index[..., None].expand(*index.shape, values.shape[-1]))
-        return values.gather(2, index)
-
-    return history.map(pick)
 
 
 def load_driver(

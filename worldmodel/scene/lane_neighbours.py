@@ -37,8 +37,16 @@ def nearest_indices(state: TrafficState, count: int) -> Tensor:
 
 
 def pick_agents(state: TrafficState, agents: Tensor) -> TrafficState:
-    """The agents `agents (batch, n)` of each scene, as `(batch, n)`."""
-    return state.map(lambda tensor: tensor.gather(1, _like(agents, tensor)))
+    """The agents `agents (batch, n)` of each scene, as `(batch, n)`; of a history, as `(batch, time, n)`."""
+    if state.valid.dim() == 2:
+        return state.map(lambda tensor: tensor.gather(1, _like(agents, tensor)))
+    index = agents[:, None].expand(-1, state.valid.shape[1], -1)
+
+    def pick(values: Tensor) -> Tensor:
+        at = index if values.dim() == 3 else index[..., None].expand(*index.shape, values.shape[-1])
+        return values.gather(2, at)
+
+    return state.map(pick)
 
 
 def nearest_agents(state: TrafficState, count: int) -> TrafficState:

@@ -13,12 +13,13 @@ from traffic_scenes import history_of, platoon_store, scene
 from drivecast.planner.costs.energy import EnergyConfig, EnergyWeights
 from drivecast.planner.imagination.imagined_rollouts import ImaginedRollouts
 from drivecast.planner.imagination.starts import StartConfig, StartSampler
-from drivecast.planner.policy.driver import load_driver, nearest_agents
+from drivecast.planner.policy.driver import load_driver
 from drivecast.planner.policy.lane_choice import LaneChoiceConfig
 from drivecast.planner.policy.network import Policy, PolicyConfig
 from drivecast.planner.policy.training import POLICY_KIND, PolicyTrainer, PolicyTrainingConfig
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.model import MODEL_KIND, WorldModel, WorldModelConfig
+from drivecast.worldmodel.scene.lane_neighbours import nearest_indices, pick_agents
 from drivecast.worldmodel.scene.neighbours import find_neighbours
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Goal, TrafficState
@@ -284,7 +285,8 @@ def test_controls_stay_within_the_limits():
 
 def test_nearest_agents_keeps_the_ego_first_and_drops_the_far():
     state = scene((0, 0, 1), (50, 0, 2), (10, 0, 3), (-200, 0, 4))
-    kept = nearest_agents(history_of(state, 2), 3)
+    history = history_of(state, 2)
+    kept = pick_agents(history, nearest_indices(history[:, -1], 2))
     assert kept.speed_mps[0, -1].tolist() == [1.0, 3.0, 2.0]
 
 
