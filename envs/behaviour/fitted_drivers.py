@@ -17,10 +17,7 @@ from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.storage.files import atomic_file
 
 DRAWN_WITHIN = 2.0  # standard deviations: nobody is drawn further out
-FOLDERS = tuple(  # of parameter files: in the repository, and where the wheel has them
-    Path(__file__).resolve().parents[2].joinpath(*parts)
-    for parts in (("configs", "idm"), ("scripts", "configs", "idm"))
-)
+FOLDER = Path(__file__).resolve().parents[2] / "configs" / "idm"  # of parameter files; in a wheel, too
 SEED_STRIDE = 1_000_003  # between the seeds of neighbouring vehicles
 
 
@@ -112,8 +109,8 @@ class FittedDrivers:
     @staticmethod
     def named(name: str) -> FittedDrivers:
         """Those of a file in configs/idm, or of a path."""
-        found = [folder / f"{name}.yaml" for folder in FOLDERS if (folder / f"{name}.yaml").is_file()]
-        return FittedDrivers.read(found[0] if found else Path(name))
+        file = FOLDER / f"{name}.yaml"
+        return FittedDrivers.read(file if file.is_file() else Path(name))
 
     @staticmethod
     def read(path: Path) -> FittedDrivers:
