@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -135,9 +136,10 @@ class IDMDriver:
         # who has come past the end of a lane follows the one it is on now
         self._lane = torch.where(runs_beside(scene, road, self._lane), self._lane, own)
         changing = self._lane != own
-        intents = self.intents(everyone, road).map(lambda values: values.gather(1, agents))
+        # asked for at most once, and not where nobody wants to know
+        intents = cache(lambda: self.intents(everyone, road).map(lambda values: values.gather(1, agents)))
         if bool((changing & config.yields).any()):
-            self._yield(scene, road, own, changing & config.yields, intents)
+            self._yield(scene, road, own, changing & config.yields, intents())
         self._decide(scene, road, goal, own, changing, intents)
         self._since_s = self._since_s + self.configs[0].dt_s
         steering = lane_keeping_steering(ego, road, self._lane)
@@ -163,7 +165,13 @@ class IDMDriver:
         self._lane = torch.where(changing & rival.any(1), own, self._lane)
 
     def _decide(
-        self, scene: TrafficState, road: Road, goal: Goal, own: Tensor, changing: Tensor, intents: Intents
+        self,
+        scene: TrafficState,
+        road: Road,
+        goal: Goal,
+        own: Tensor,
+        changing: Tensor,
+        intents: Callable[[], Intents],
     ) -> None:
         """MOBIL, once every `decide_every_s`, for those who are not changing lanes already."""
         config = self._own
@@ -176,7 +184,7 @@ class IDMDriver:
         chosen = self._lane
         for side in ("left", "right"):
             lane = road.neighbour(own[:, None], side)[:, 0]
-            gain, imposed = self._mobil(scene, road, goal, lane, staying, own, intents)
+            gain, imposed = self._mobil(scene, road, goal, lane, staying, own, intents())
             go = think & (lane != NO_LANE) & runs_beside(scene, road, lane) & touches(scene, road, lane, own)
             chosen = torch.where(go & worth_changing(gain, imposed, config.drivers), lane, chosen)
         self._lane = chosen

@@ -289,7 +289,8 @@ class Rollout:
     ) -> None:
         self.config, self.frame, self.target_m, self.start_s, self.wish_mps = config, frame, target_m, start_s, wish_mps
         self.ego_drivers = DriverParameters(
-            time_gap_s=time_gap_s[:, None],
+            time_gap_s=time_gap_s,
+            jam_distance_m=config.jam_gap_m,  # its distances are from bumper to bumper
             comfort_acceleration_mps2=config.acceleration_mps2,
             comfort_braking_mps2=config.braking_mps2,
         )
@@ -347,14 +348,8 @@ class Rollout:
         nearest, who = gap.min(1)
         leader_speed = speed.gather(1, who[:, None])[:, 0]
         closing = ego_speed - leader_speed
-        drivers = DriverParameters(
-            time_gap_s=self.ego_drivers.time_gap_s[:, 0],  # type: ignore[index]
-            jam_distance_m=self.config.jam_gap_m,
-            comfort_acceleration_mps2=self.config.acceleration_mps2,
-            comfort_braking_mps2=self.config.braking_mps2,
-        )
-        free = free_acceleration(ego_speed, self.wish_mps, self.config.exponent, drivers)
-        acceleration = free - interaction(ego_speed, closing, nearest.clamp_min(0.1), drivers)
+        free = free_acceleration(ego_speed, self.wish_mps, self.config.exponent, self.ego_drivers)
+        acceleration = free - interaction(ego_speed, closing, nearest.clamp_min(0.1), self.ego_drivers)
         ttc = torch.where(closing > 0.1, nearest.clamp_min(0.0) / closing.clamp_min(0.1), torch.inf)
         return acceleration.clamp(-8.0, 6.0), ttc
 

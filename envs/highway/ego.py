@@ -5,6 +5,7 @@ Imports highway-env only when it is used, which takes a second.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -40,6 +41,11 @@ def mix_vehicles(simulator: Any, seed: int) -> None:
     parameters, speed_factor = draw_drivers(seed, len(others))
     for number, vehicle in enumerate(others):
         vehicle.target_speed *= float(speed_factor[number])
-        for name, values in parameters.items():
-            sign = -1.0 if name == "comfort_braking_mps2" else 1.0
-            setattr(vehicle, HIGHWAY_ENVS_NAMES[name], sign * float(values[number]))
+        give(vehicle, {name: values[number] for name, values in parameters.items()})
+
+
+def give(vehicle: Any, parameters: Mapping[str, Any]) -> None:
+    """Set parameters of highway-env's `IDMVehicle`, by their names in `DriverParameters`."""
+    for name, value in parameters.items():
+        sign = -1.0 if name == "comfort_braking_mps2" else 1.0
+        setattr(vehicle, HIGHWAY_ENVS_NAMES[name], sign * float(value))

@@ -11,7 +11,7 @@ import numpy as np
 from highway_env.vehicle.behavior import IDMVehicle
 from highway_env.vehicle.kinematics import Vehicle
 
-from drivecast.envs.behaviour.mixed import HIGHWAY_ENVS_NAMES
+from drivecast.envs.highway.ego import give
 from drivecast.envs.highway.simulator import MAX_ACCELERATION_MPS2, MAX_BRAKING_MPS2
 from drivecast.envs.recording.cast import Cast, Whims
 from drivecast.worldmodel.scene.kinematics import MAX_STEERING_RAD
@@ -109,7 +109,7 @@ def enter(simulator: Any, cast: Cast, dt_s: float) -> None:
         vehicle.speed *= cast.speed_scale
         vehicle.target_speed *= cast.speed_scale
         vehicle.target_speed *= cast.target_speed_factor[number]
-        _give(vehicle, {name: values[number] for name, values in cast.others.items()})
+        give(vehicle, {name: values[number] for name, values in cast.others.items()})
     position, heading = old.position.copy(), old.heading
     if cast.partner is not None:
         partner = others[cast.partner]
@@ -126,12 +126,7 @@ def enter(simulator: Any, cast: Cast, dt_s: float) -> None:
         whims=cast.whims,
         dt_s=dt_s,
     )
-    _give(ego, cast.ego)
+    give(ego, cast.ego)
     road.vehicles[road.vehicles.index(old)] = ego
     ego.check_collisions = old.check_collisions
     simulator.vehicle = ego
-
-
-def _give(vehicle: Any, parameters: dict[str, Any]) -> None:
-    for name, value in parameters.items():
-        setattr(vehicle, HIGHWAY_ENVS_NAMES[name], float(value))

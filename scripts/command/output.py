@@ -86,8 +86,7 @@ def _marked(folder: Path, verb: Verb) -> Iterator[None]:
     """The folder exists and says whose it is; where it is new and nothing came of it, it goes again."""
     with _told_in_a_line(folder):
         check_kind(folder, verb)
-    new = not folder.exists()
-    try:
+        new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / MARK).exists():
             with atomic_file(folder / MARK) as temporary:
@@ -95,8 +94,6 @@ def _marked(folder: Path, verb: Verb) -> Iterator[None]:
         for file in folder.rglob(".*.part"):
             if LEFT_HALF.fullmatch(file.name) and file.is_file():
                 file.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror}); give another folder") from error
     try:
         yield
     except BaseException:
