@@ -45,7 +45,7 @@ VERBS = {
         Verb("forecast", "Measure a world model's forecasts against constant velocity."),
         Verb("train-policy", "Train a driver by backpropagating a cost through imagined futures."),
         Verb("train-oracle", "Train the same driver through the simulator itself, to compare with."),
-        Verb("train-baseline", "Train Stable-Baselines3's PPO or DQN in the batched simulator, to compare with."),
+        Verb("train-baseline", "Train Stable-Baselines3's PPO, DQN or TQC in the batched simulator, to compare with."),
         Verb("clone-policy", "Train a driver by imitating recorded vehicles, to compare with."),
         Verb("tune-idm", "Search parameters of IDM and MOBIL that drive fast and safely.", output_is_folder=False),
         Verb("evaluate", "Drive closed-loop episodes and report collision rates."),

@@ -42,6 +42,7 @@ DRIVER_KINDS = (
     DriverKind("policy:PATH", trained_by="train-policy"),
     DriverKind("ppo:PATH", trained_by="train-baseline"),
     DriverKind("dqn:PATH", trained_by="train-baseline"),
+    DriverKind("tqc:PATH", trained_by="train-baseline"),
     DriverKind("idm:NAME", note="a file of parameters, see tune-idm"),
     DriverKind("rule"),
     DriverKind("ceiling", note="a bound: it looks into the simulator; highway-* only"),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from drivecast.envs.drivers.learned.driver import StableBaselinesDriver
     from drivecast.planner.policy.driver import ReactiveDriver
 
-BASELINES = ("ppo", "dqn")
+BASELINES = ("ppo", "dqn", "tqc")
 IDM_FILE_MARK = "parameters of IDM and MOBIL"  # in files that `drivecast tune-idm` wrote
 RECORDED = "recorded"
 ENVIRONMENTS = (RECORDED, *HIGHWAY_ENVIRONMENTS)

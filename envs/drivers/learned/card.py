@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from drivecast.envs.batched.observation import KinematicsConfig
+from drivecast.envs.drivers.learned.observation import SEEN
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.storage.files import atomic_file
 
-ALGORITHMS = ("ppo", "dqn")
+ALGORITHMS = ("ppo", "dqn", "tqc")
+META_ACTIONS, CONTINUOUS = "DiscreteMetaAction", "ContinuousAction"
+OBSERVATION_OPTIONS = ("type", "vehicles_count", "features", "features_range", "see_behind")
+RANGES = ("acceleration_range", "steering_range")
 MODEL_FILE = "model.zip"
 EXAMPLE = '{"algorithm": "dqn", "environment": "highway-fast-v0", "net_arch": [256, 256]}'
 
@@ -20,12 +26,12 @@ class BaselineCard:
     """How a model was trained and what it sees and does; the rest of a `MODEL.json` beside `MODEL.zip`.
 
     Attributes:
-        algorithm: `ppo` or `dqn`.
+        algorithm: `ppo`, `dqn` or `tqc`.
         environment: highway-env's name.
-        net_arch: Widths of the hidden layers of the MlpPolicy (of PPO: of both its networks).
-        observation: highway-env's `config["observation"]`; only its default Kinematics are known here, with any
-            `vehicles_count`.
-        action: highway-env's `config["action"]`; only its default meta-actions are known here.
+        net_arch: Widths of the hidden layers of the MlpPolicy (of PPO and TQC: of actor and critic).
+        observation: highway-env's `config["observation"]`: Kinematics, of which `OBSERVATION_OPTIONS` are known here.
+        action: highway-env's `config["action"]`: its default meta-actions, or `ContinuousAction` with
+            `acceleration_range`, m/s², and `steering_range`, rad. DQN has the former, TQC the latter.
         policy_frequency_hz: Decisions in a second.
         config: Other overrides of highway-env's configuration in training.
         seed: Of the training; None: not known.
@@ -51,23 +57,41 @@ class BaselineCard:
             raise InputError(f"algorithm: expected one of {', '.join(ALGORITHMS)}; got '{self.algorithm}'")
         if not self.net_arch or any(not isinstance(width, int) or width < 1 for width in self.net_arch):
             raise InputError(f"net_arch: expected widths such as [256, 256], got {list(self.net_arch)}")
-        extra = sorted(set(self.observation) - {"type", "vehicles_count"})
+        extra = sorted(set(self.observation) - set(OBSERVATION_OPTIONS))
         if self.observation.get("type") != "Kinematics" or extra:
             raise InputError(
-                "observation: expected highway-env's default Kinematics (type and vehicles_count only), "
+                f"observation: expected highway-env's Kinematics (only {', '.join(OBSERVATION_OPTIONS)}), "
                 f"got {self.observation}"
             )
-        if not isinstance(self.rows, int) or self.rows < 2:
-            raise InputError(f"observation vehicles_count: expected 2 or more, got {self.rows}")
-        if self.action != {"type": "DiscreteMetaAction"}:
-            raise InputError(f"action: expected highway-env's default DiscreteMetaAction, got {self.action}")
+        unseen = sorted(set(self.kinematics.features) - set(SEEN))
+        if unseen:
+            raise InputError(f"observation features: expected some of {', '.join(SEEN)}; got {', '.join(unseen)}")
+        self._check_action()
         if not self.policy_frequency_hz > 0:
             raise InputError(f"policy_frequency_hz: expected more than 0, got {self.policy_frequency_hz}")
 
+    def _check_action(self) -> None:
+        if self.continuous:
+            ranges = [self.action.get(name) for name in RANGES]
+            if set(self.action) != {"type", *RANGES} or not all(_is_range(values) for values in ranges):
+                raise InputError(f"action: expected ContinuousAction with {' and '.join(RANGES)}; got {self.action}")
+        elif self.action != {"type": META_ACTIONS}:
+            raise InputError(
+                f"action: expected highway-env's default {META_ACTIONS}, or {CONTINUOUS}; got {self.action}"
+            )
+        for algorithm, only in (("dqn", False), ("tqc", True)):
+            if self.algorithm == algorithm and self.continuous != only:
+                raise InputError(f"action: expected {CONTINUOUS if only else META_ACTIONS} of {algorithm}")
+
     @property
-    def rows(self) -> int:
-        """Vehicles that it sees, itself included."""
-        return self.observation.get("vehicles_count", 5)
+    def kinematics(self) -> KinematicsConfig:
+        """What it sees."""
+        return KinematicsConfig.of(self.observation)
+
+    @property
+    def continuous(self) -> bool:
+        """Whether it chooses controls, not meta-actions."""
+        return self.action.get("type") == CONTINUOUS
 
     def write(self, model: Path) -> Path:
         """Write it beside the zip `model`."""
@@ -102,6 +126,14 @@ class BaselineCard:
             return BaselineCard(**{**values, "net_arch": tuple(values["net_arch"])})
         except (InputError, TypeError) as error:
             raise InputError(f"{path}: {error}") from error
+
+
+def _is_range(values: Any) -> bool:
+    """Whether these are [lowest, highest]."""
+    two = isinstance(values, (list, tuple)) and len(values) == 2
+    return (
+        two and all(isinstance(value, (int, float)) and isfinite(value) for value in values) and values[0] < values[1]
+    )
 
 
 def model_file(path: Path) -> Path:

@@ -12,19 +12,23 @@ import numpy as np
 import torch
 
 from drivecast.envs.drivers.learned.card import BaselineCard, model_file
+from drivecast.envs.drivers.learned.continuous_actions import ContinuousActions
 from drivecast.envs.drivers.learned.meta_actions import MetaActions
-from drivecast.envs.drivers.learned.observation import FEATURES, HighwayObservation
+from drivecast.envs.drivers.learned.observation import HighwayObservation
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
-NOT_INSTALLED = "stable-baselines3 is not installed; install it by `pip install 'drivecast[baselines]'`"
+NOT_INSTALLED = (
+    "stable-baselines3 (with sb3-contrib) is not installed; install it by `pip install 'drivecast[baselines]'`"
+)
 
 
 class StableBaselinesDriver:
-    """Sees highway-env's observation, chooses a meta-action each second, follows it in between as highway-env would.
+    """Sees highway-env's observation; now and then chooses an action and follows it in between as highway-env would.
 
-    The goal has no part in it: such a model was trained for highway-env's reward, which is for 20 to 30 m/s.
+    A meta-action each second or controls more often, as its card says. The goal has no part in it: such a model was
+    trained for highway-env's reward, which is for 20 to 30 m/s.
 
     Args:
         policy: Stable-Baselines3's policy: `predict(observations (batch, vehicle, feature), deterministic=True)`.
@@ -38,12 +42,13 @@ class StableBaselinesDriver:
     def __init__(self, policy: Any, card: BaselineCard, dt_s: float = 0.1, name: str = "") -> None:
         self.policy, self.card, self.name = policy, card, name or card.algorithm
         self.every_steps = max(1, round(1 / (card.policy_frequency_hz * dt_s)))
-        self.observation, self.meta_actions = HighwayObservation(card.rows), MetaActions()
+        self.observation = HighwayObservation(card.kinematics)
+        self.actions = ContinuousActions(card.action) if card.continuous else MetaActions()
         self._steps = 0
 
     def reset(self, scene: TrafficState, road: Road, goal: Goal) -> None:
         self.observation.start(scene, road)
-        self.meta_actions.start(scene, road)
+        self.actions.start(scene, road)
         self._steps = 0
 
     @torch.no_grad()
@@ -52,9 +57,9 @@ class StableBaselinesDriver:
         if self._steps % self.every_steps == 0:
             seen = self.observation.observe(scene, road)
             action, _ = self.policy.predict(seen.cpu().numpy().astype(np.float32), deterministic=True)
-            self.meta_actions.choose(scene, road, torch.as_tensor(action, device=seen.device).long())
+            self.actions.choose(scene, road, torch.as_tensor(action, device=seen.device))
         self._steps += 1
-        return self.meta_actions.controls(scene, road)
+        return self.actions.controls(scene, road)
 
 
 def load_baseline(
@@ -88,15 +93,18 @@ def load_baseline(
 def untrained_policy(card: BaselineCard, device: str = "cpu") -> Any:
     """Stable-Baselines3's MlpPolicy for what the card describes."""
     try:
+        from sb3_contrib.tqc.policies import TQCPolicy
         from stable_baselines3.common.policies import ActorCriticPolicy
         from stable_baselines3.dqn.policies import DQNPolicy
     except ImportError as error:
         raise InputError(NOT_INSTALLED) from error
     from gymnasium import spaces
 
-    make = {"ppo": ActorCriticPolicy, "dqn": DQNPolicy}[card.algorithm]
-    seen = spaces.Box(-np.inf, np.inf, (card.rows, len(FEATURES)), np.float32)
-    return make(seen, spaces.Discrete(5), lambda _: 0.0, net_arch=list(card.net_arch)).to(device)
+    make = {"ppo": ActorCriticPolicy, "dqn": DQNPolicy, "tqc": TQCPolicy}[card.algorithm]
+    kinematics = card.kinematics
+    seen = spaces.Box(-np.inf, np.inf, (kinematics.vehicles_count, len(kinematics.features)), np.float32)
+    chosen = spaces.Box(-1.0, 1.0, (2,), np.float32) if card.continuous else spaces.Discrete(5)
+    return make(seen, chosen, lambda _: 0.0, net_arch=list(card.net_arch)).to(device)
 
 
 def _weights(model: Path, device: str) -> dict[str, Any]:

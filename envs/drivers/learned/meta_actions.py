@@ -38,7 +38,7 @@ class MetaActions:
         self.speed_index: Tensor = self._index(scene.speed_mps[:, 0])
 
     def choose(self, scene: TrafficState, road: Road, action: Tensor) -> None:
-        """Take up `action (batch,)`, a long of highway-env's numbers of meta-actions."""
+        """Take up `action (batch,)`, whole numbers: highway-env's of its meta-actions."""
         self._follow_road(scene, road)
         target = self.lane
         for meta, side in ((LANE_LEFT, "left"), (LANE_RIGHT, "right")):

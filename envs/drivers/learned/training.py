@@ -1,12 +1,9 @@
-"""Training Stable-Baselines3's PPO and DQN in the batched simulator, with highway-env's own settings."""
+"""Training Stable-Baselines3's algorithms in the batched simulator."""
 
 from __future__ import annotations
 
 import io
-import time
-import warnings
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -18,79 +15,16 @@ from gymnasium.vector import AutoresetMode
 
 from drivecast.envs.drivers.learned.card import ALGORITHMS, MODEL_FILE, BaselineCard
 from drivecast.envs.drivers.learned.driver import NOT_INSTALLED
+from drivecast.envs.drivers.learned.settings import BaselineTrainingConfig
+from drivecast.envs.drivers.learned.watch import Report, watch
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.storage.files import atomic_file
 from drivecast.worldmodel.storage.interrupts import held_back
 
-Report = Callable[[int, Mapping[str, float]], None]  # environment steps so far, measures
-
 TRAINING_SEED = 2**30  # seeds of scenes of training and its validation, up to 2^31: nobody is evaluated on these
 SEEDS_PER_RUN = 2**14
 MOST_SEED = 2**30 // SEEDS_PER_RUN - 1
-EPISODES_SHOWN = 100  # the measures of training are means over this many last episodes
-
-
-@dataclass(frozen=True)
-class PPOSettings:
-    """PPO, as highway-env's `scripts/sb3_highway_ppo.py` has it.
-
-    Args:
-        rollout: Decisions between two updates, of all environments together.
-        batch: Decisions of a batch.
-        epochs: Times that an update goes through them.
-    """
-
-    rollout: int = 768
-    batch: int = 64
-    epochs: int = 10
-
-
-@dataclass(frozen=True)
-class DQNSettings:
-    """DQN, as highway-env's `scripts/sb3_highway_dqn.py` has it; one gradient step for each decision.
-
-    Args:
-        buffer: Decisions kept to learn from.
-        learning_starts: Decisions before the first gradient step.
-        batch: Decisions of a batch.
-        target_update: Decisions between two updates of the target network.
-    """
-
-    buffer: int = 15_000
-    learning_starts: int = 200
-    batch: int = 32
-    target_update: int = 50
-
-
-@dataclass(frozen=True)
-class BaselineTrainingConfig:
-    """Learning of both algorithms; the defaults are those of highway-env's scripts.
-
-    Args:
-        learning_rate: Of Adam.
-        gamma: Discount of the next decision's reward.
-        net_arch: Widths of the hidden layers.
-        validation_episodes: New episodes driven at the end to measure what was learned.
-        ppo: What only PPO has.
-        dqn: What only DQN has.
-    """
-
-    learning_rate: float = 5e-4
-    gamma: float = 0.8
-    net_arch: tuple[int, ...] = (256, 256)
-    validation_episodes: int = 128
-    ppo: PPOSettings = field(default_factory=PPOSettings)
-    dqn: DQNSettings = field(default_factory=DQNSettings)
-
-    def __post_init__(self) -> None:
-        if not self.learning_rate > 0 or not 0 <= self.gamma <= 1:
-            raise ValueError("expected learning_rate above 0 and gamma from 0 to 1")
-        if self.validation_episodes < 1:
-            raise ValueError(f"validation_episodes: expected at least 1, got {self.validation_episodes}")
-        for settings in (self.ppo, self.dqn):
-            for name, value in asdict(settings).items():
-                if value < 1:
-                    raise ValueError(f"{name}: expected at least 1, got {value}")
+TRAINED_WITH = ("stable-baselines3", "sb3-contrib", "torch", "highway-env")
 
 
 @dataclass(frozen=True)
@@ -100,7 +34,7 @@ class BaselineTrainer:
     Stable-Baselines3 draws from torch's and NumPy's global generators, which it seeds.
 
     Args:
-        algorithm: `ppo` or `dqn`.
+        algorithm: `ppo`, `dqn` or `tqc`.
         environment: highway-env's name, one that the batched simulator has.
         output: Folder of `model.zip` and `model.json`.
         config: Settings of the learning.
@@ -159,7 +93,7 @@ class BaselineTrainer:
         model = self._model()
         with held_back() as interrupts:
             every = max(self.steps // 200, 1)
-            model.learn(self.steps, callback=_watch(log, on_step, every, lambda: interrupts.waiting))
+            model.learn(self.steps, callback=watch(log, on_step, every, lambda: interrupts.waiting))
             if interrupts.waiting:
                 self._write(model, self.stopped)
             interrupts.deliver()
@@ -176,7 +110,6 @@ class BaselineTrainer:
             algorithm=self.algorithm,
             environment=self.environment,
             net_arch=self.config.net_arch,
-            config=dict(self.overrides),
             seed=self.seed,
             steps=model.num_timesteps,
             settings={
@@ -185,7 +118,8 @@ class BaselineTrainer:
                 "environments": self.environments,
                 **asdict(getattr(self.config, self.algorithm)),
             },
-            trained_with={name: version(name) for name in ("stable-baselines3", "torch", "highway-env")},
+            trained_with={name: version(name) for name in TRAINED_WITH},
+            **self._task(),
         )
         content = io.BytesIO()
         model.save(content)
@@ -194,13 +128,20 @@ class BaselineTrainer:
         with atomic_file(path) as temporary:
             temporary.write_bytes(content.getbuffer())
 
+    def _task(self) -> dict[str, Any]:
+        """What the card says of highway-env's configuration."""
+        rest = self.highway_config
+        named = {"observation": "observation", "action": "action", "policy_frequency_hz": "policy_frequency"}
+        task = {field: rest.pop(name) for field, name in named.items() if name in rest}
+        return {**task, "config": rest}
+
     def validate(self, model: Any) -> dict[str, float]:
         """Mean reward and length, share of crashes and mean speed (m/s) of episodes that training has not seen."""
         from drivecast.envs.batched.vector_env import BatchedHighwayVectorEnv
 
         episodes = self.config.validation_episodes
         vector = BatchedHighwayVectorEnv(
-            episodes, self.environment, dict(self.overrides), autoreset_mode=AutoresetMode.NEXT_STEP
+            episodes, self.environment, self.highway_config, autoreset_mode=AutoresetMode.NEXT_STEP
         )
         seen, _ = vector.reset(seed=self._first_seed + SEEDS_PER_RUN // 2)
         running = np.ones(episodes, dtype=np.bool_)
@@ -225,81 +166,19 @@ class BaselineTrainer:
     def _first_seed(self) -> int:
         return TRAINING_SEED + self.seed * SEEDS_PER_RUN
 
+    @property
+    def highway_config(self) -> dict[str, Any]:
+        """Overrides of highway-env's configuration in training: its traffic, and what the algorithm sees and does."""
+        own = self.config.tqc.highway_config() if self.algorithm == "tqc" else {}
+        return {**own, **self.overrides}
+
     def _model(self) -> Any:
         try:
-            from stable_baselines3 import DQN, PPO
-
             from drivecast.envs.batched.stable_baselines import BatchedHighwayVecEnv
+            from drivecast.envs.drivers.learned.models import make_model
         except ImportError as error:
             raise InputError(NOT_INSTALLED) from error
-        config, count = self.config, self.environments
-        environments = BatchedHighwayVecEnv.make(count, self.environment, dict(self.overrides))
-        shared: dict[str, Any] = {
-            "learning_rate": config.learning_rate,
-            "gamma": config.gamma,
-            "seed": self.seed,
-            "device": self.device,
-        }
-        arch = list(config.net_arch)
-        if self.algorithm == "ppo":
-            shared["policy_kwargs"] = {"net_arch": {"pi": arch, "vf": arch}}
-            steps = max(config.ppo.rollout // count, 2)  # of each environment; with 1, advantages cannot be normalised
-            model: Any = PPO(
-                "MlpPolicy",
-                environments,
-                n_steps=steps,
-                batch_size=min(config.ppo.batch, steps * count),
-                n_epochs=config.ppo.epochs,
-                **shared,
-            )
-        else:
-            shared["policy_kwargs"] = {"net_arch": arch}
-            with warnings.catch_warnings():  # the target is updated once for all environments
-                warnings.filterwarnings("ignore", message="The number of environments used is greater than the target")
-                model = DQN(
-                    "MlpPolicy",
-                    environments,
-                    buffer_size=config.dqn.buffer,
-                    learning_starts=config.dqn.learning_starts,
-                    batch_size=config.dqn.batch,
-                    target_update_interval=config.dqn.target_update,
-                    train_freq=1,
-                    gradient_steps=-1,  # as many as there were decisions
-                    **shared,
-                )
+        environments = BatchedHighwayVecEnv.make(self.environments, self.environment, self.highway_config)
+        model = make_model(self.algorithm, environments, self.config, self.seed, self.device)
         environments.seed(self._first_seed)  # after Stable-Baselines3, which has seeded them with its own
         return model
-
-
-def _watch(log: Report, on_step: Report, every: int, is_to_end: Callable[[], bool]) -> Any:
-    """Stable-Baselines3's callback that reports, and ends the training between two updates where it is to end."""
-    from stable_baselines3.common.callbacks import BaseCallback
-
-    class Watch(BaseCallback):
-        def _on_training_start(self) -> None:
-            count = self.training_env.num_envs
-            self.rewards, self.lengths = np.zeros(count), np.zeros(count)
-            self.episodes: deque[tuple[float, float, float]] = deque(maxlen=EPISODES_SHOWN)
-            self.logged, self.started_s = 0, time.monotonic()
-
-        def _on_step(self) -> bool:
-            self.rewards += self.locals["rewards"]
-            self.lengths += 1
-            for number in np.flatnonzero(self.locals["dones"]):
-                crashed = float(self.locals["infos"][number]["crashed"])
-                self.episodes.append((self.rewards[number], self.lengths[number], crashed))
-                self.rewards[number] = self.lengths[number] = 0.0
-            measures: dict[str, float] = {}
-            if self.episodes:
-                means = np.mean(self.episodes, axis=0)
-                names = ("episode_reward", "episode_length", "crash_share")
-                measures = {name: float(value) for name, value in zip(names, means, strict=True)}
-            on_step(self.num_timesteps, measures)
-            if measures and self.num_timesteps - self.logged >= every:
-                self.logged = self.num_timesteps
-                rate = self.num_timesteps / max(time.monotonic() - self.started_s, 1e-9)
-                values = {f"train/{name}": value for name, value in measures.items()}
-                log(self.num_timesteps, {**values, "train/steps_per_s": rate})
-            return not is_to_end()
-
-    return Watch()

@@ -11,16 +11,20 @@ import numpy as np
 import pytest
 import torch
 
+from drivecast.envs.batched.vector_env import BatchedHighwayVectorEnv
 from drivecast.envs.drivers.idm import IDMConfig
-from drivecast.envs.drivers.learned.training import (
-    TRAINING_SEED,
-    BaselineTrainer,
-    BaselineTrainingConfig,
-    DQNSettings,
-    PPOSettings,
-)
+from drivecast.envs.drivers.learned.settings import BaselineTrainingConfig, DQNSettings, PPOSettings, TQCSettings
+from drivecast.envs.drivers.learned.training import TRAINING_SEED, BaselineTrainer
 from drivecast.envs.evaluation.closed_loop import run_episodes
-from drivecast.scripts.driving.drivers import HighwayConfig, TrafficSource, check_driver, check_policy_file, make_driver
+from drivecast.envs.evaluation.suites import SUITES
+from drivecast.scripts.driving.drivers import (
+    HighwayConfig,
+    TrafficSource,
+    check_driver,
+    check_policy_file,
+    highway_of,
+    make_driver,
+)
 from drivecast.scripts.tracking.run import ConsoleRun
 from drivecast.scripts.verbs.train_baseline import TrainBaselineConfig, run
 from drivecast.worldmodel.errors import InputError
@@ -32,11 +36,12 @@ LEARNING = BaselineTrainingConfig(
     validation_episodes=4,
     ppo=PPOSettings(rollout=64, epochs=2),
     dqn=DQNSettings(learning_starts=16),
+    tqc=TQCSettings(learning_starts=16, batch=16),
 )
 QUICK = {"steps": 64, "environments": 8, "vehicles": 4, "training": LEARNING}
 
 
-@pytest.fixture(scope="module", params=["ppo", "dqn"])
+@pytest.fixture(scope="module", params=["ppo", "dqn", "tqc"])
 def trained(request, tmp_path_factory):
     output, console = tmp_path_factory.mktemp(request.param) / "model", ConsoleRun()
     run(TrainBaselineConfig(request.param, output, seed=1, **QUICK), console)
@@ -53,16 +58,18 @@ def test_it_leaves_a_model_with_what_it_was_trained_on(trained):
     card = json.loads((output / "model.json").read_text())
     assert card["algorithm"] == algorithm
     assert card["environment"] == "highway-fast-v0"
-    assert card["config"] == {"vehicles_count": 4}
+    assert card["config"]["vehicles_count"] == 4
+    assert card["policy_frequency_hz"] == (5 if algorithm == "tqc" else 1)
+    assert card["action"]["type"] == ("ContinuousAction" if algorithm == "tqc" else "DiscreteMetaAction")
     assert card["seed"] == 1
     assert card["steps"] >= 64
-    assert card["settings"]["gamma"] == 0.8
+    assert card["settings"]["gamma"] == (0.95 if algorithm == "tqc" else 0.8)
     assert (output / "training-curves.png").stat().st_size > 0
     assert console.models == [(output / "model.zip", f"baseline-{algorithm}")]
     assert any("validation/crash_share" in metrics for _, metrics in console.metrics)
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
+@pytest.mark.parametrize("algorithm", ["ppo", "dqn", "tqc"])
 def test_a_training_that_is_interrupted_leaves_what_it_has_learned(tmp_path, monkeypatch, algorithm):
     console, lines = ConsoleRun(), []
     monkeypatch.setattr(console, "say", lines.append)
@@ -93,7 +100,23 @@ def test_it_drives_by_its_name(trained):
     assert driver.name == name
     table = run_episodes(traffic, driver, [0, 1, 2]).table
     assert len(table) == 3
-    assert (table["outcome"] != "off_road").all()
+    if algorithm != "tqc":  # meta-actions keep to lanes, whoever chooses them
+        assert (table["outcome"] != "off_road").all()
+
+
+def test_it_is_trained_where_a_suite_is_driven(tmp_path):
+    config = TrainBaselineConfig("ppo", tmp_path / "model", suite="highway-dense", **{**QUICK, "vehicles": 0})
+    suite = TrafficSource("highway-v0", highway=highway_of(SUITES["highway-dense"])).open()
+    run(config, ConsoleRun())
+    card = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert card["environment"] == "highway-v0"
+    ours = BatchedHighwayVectorEnv(1, card["environment"], card["config"]).simulator.config
+    for name in ("lanes_count", "vehicles_count", "vehicles_density", "duration", "simulation_frequency"):
+        assert ours[name] == suite.simulator.config[name], name
+    with pytest.raises(InputError, match="leave out vehicles, lanes and density"):
+        TrainBaselineConfig("ppo", tmp_path, suite="highway", lanes=3)
+    with pytest.raises(InputError, match=r"suite: expected one of highway, .*; got 'recorded'"):
+        TrainBaselineConfig("ppo", tmp_path, suite="recorded")
 
 
 def test_a_finished_model_is_not_overwritten(trained):
@@ -125,7 +148,7 @@ def test_scenes_of_training_are_not_those_of_small_seeds(tmp_path):
 
 
 def test_what_cannot_be_trained_is_refused_with_one_line(tmp_path):
-    with pytest.raises(InputError, match="algorithm: expected one of ppo, dqn; got 'sac'"):
+    with pytest.raises(InputError, match="algorithm: expected one of ppo, dqn, tqc; got 'sac'"):
         run(TrainBaselineConfig("sac", tmp_path, **QUICK), ConsoleRun())
     with pytest.raises(InputError, match="seed: expected from 0 to"):
         run(TrainBaselineConfig("dqn", tmp_path, seed=-1, **QUICK), ConsoleRun())

@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from drivecast.envs.batched.observation import KinematicsConfig
 from drivecast.envs.drivers.learned.card import BaselineCard
+from drivecast.envs.drivers.learned.continuous_actions import ContinuousActions
 from drivecast.envs.drivers.learned.driver import StableBaselinesDriver, load_baseline, untrained_policy
 from drivecast.envs.drivers.learned.meta_actions import MetaActions
 from drivecast.envs.drivers.learned.observation import HighwayObservation
+from drivecast.envs.drivers.learned.settings import TQCSettings
 from drivecast.envs.drivers.steering import lane_keeping_steering
 from drivecast.envs.highway.road import road_of, through_lanes
 from drivecast.envs.highway.simulator import mended_class, read_state, road_users
@@ -28,6 +31,7 @@ from drivecast.worldmodel.scene.traffic import Goal, TrafficState
 NAMES = ("LANE_LEFT", "IDLE", "LANE_RIGHT", "FASTER", "SLOWER")
 ENVIRONMENTS = ("highway-fast-v0", "highway-v0", "merge-v1")
 FEW = {"vehicles_count": 15}
+CONTINUOUS = TQCSettings().highway_config()
 
 
 def scene_of(simulator: Any) -> TrafficState:
@@ -50,13 +54,15 @@ def history(scene: TrafficState) -> TrafficState:
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_observations_equal_highway_env_on_the_same_scenes(environment):
-    simulator = mended_class(environment)(config=FEW if environment.startswith("highway") else {})
+@pytest.mark.parametrize("seen_of", [{"type": "Kinematics"}, CONTINUOUS["observation"]], ids=["default", "tqc"])
+def test_observations_equal_highway_env_on_the_same_scenes(environment, seen_of):
+    traffic = FEW if environment.startswith("highway") else {}
+    simulator = mended_class(environment)(config={**traffic, "observation": seen_of})
     compared = 0
     for seed in range(4):
         random = np.random.default_rng(seed)
         seen, _ = simulator.reset(seed=seed)
-        observation, road = HighwayObservation(), road_in(simulator)
+        observation, road = HighwayObservation(KinematicsConfig.of(seen_of)), road_in(simulator)
         observation.start(scene_of(simulator), road)
         for _ in range(8):
             ours = observation.observe(scene_of(simulator), road)[0]
@@ -113,6 +119,20 @@ def test_controls_equal_those_of_highway_envs_meta_actions(environment):
     assert lane_changes > 3
     assert speed_changes > 3
     assert compared > 100
+
+
+def test_controls_equal_those_of_highway_envs_continuous_actions():
+    simulator = mended_class("highway-v0")(config={"action": CONTINUOUS["action"]})
+    simulator.reset(seed=0)
+    actions, road = ContinuousActions(CONTINUOUS["action"]), road_in(simulator)
+    actions.start(scene_of(simulator), road)
+    for chosen in ([0.5, -1.0], [-1.0, 0.25], [1.0, 1.0], [0.1, 0.0]):
+        simulator.action_type.act(np.array(chosen))
+        actions.choose(scene_of(simulator), road, torch.tensor([chosen]))
+        controls = actions.controls(scene_of(simulator), road)
+        theirs = simulator.vehicle.action
+        assert float(controls.acceleration_mps2) == pytest.approx(theirs["acceleration"], abs=1e-6)
+        assert float(controls.steering_rad) == pytest.approx(-theirs["steering"], abs=1e-6)
 
 
 class Recorder:
@@ -189,24 +209,29 @@ def saved(folder: Path, algorithm: str = "dqn") -> Path:
     sb3 = pytest.importorskip("stable_baselines3", reason="needs the extra 'baselines'")
     from drivecast.envs.batched.stable_baselines import BatchedHighwayVecEnv
 
-    make = {"ppo": sb3.PPO, "dqn": sb3.DQN}[algorithm]
-    model = make("MlpPolicy", BatchedHighwayVecEnv.make(1), policy_kwargs={"net_arch": [8, 8]}, seed=3)
+    contrib = pytest.importorskip("sb3_contrib", reason="needs the extra 'baselines'")
+    make = {"ppo": sb3.PPO, "dqn": sb3.DQN, "tqc": contrib.TQC}[algorithm]
+    own = {name: CONTINUOUS[name] for name in ("observation", "action")} if algorithm == "tqc" else {}
+    environments = BatchedHighwayVecEnv.make(1, "highway-v0", own)
+    model = make("MlpPolicy", environments, policy_kwargs={"net_arch": [8, 8]}, seed=3)
     model.save(folder / "model.zip")
-    BaselineCard(algorithm, "highway-v0", (8, 8)).write(folder / "model.zip")
+    BaselineCard(algorithm, "highway-v0", (8, 8), **own).write(folder / "model.zip")
     return folder / "model.zip"
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
+@pytest.mark.parametrize("algorithm", ["ppo", "dqn", "tqc"])
 def test_a_loaded_model_answers_as_stable_baselines_does(tmp_path, algorithm):
+    import sb3_contrib
     import stable_baselines3
 
     path = saved(tmp_path, algorithm)
-    theirs = {"ppo": stable_baselines3.PPO, "dqn": stable_baselines3.DQN}[algorithm].load(path)
+    theirs = {"ppo": stable_baselines3.PPO, "dqn": stable_baselines3.DQN, "tqc": sb3_contrib.TQC}[algorithm].load(path)
     ours = load_baseline(tmp_path, algorithm).policy
-    seen = np.random.default_rng(0).uniform(-1, 1, (64, 5, 5)).astype(np.float32)
+    shape = theirs.observation_space.shape
+    seen = np.random.default_rng(0).uniform(-1, 1, (64, *shape)).astype(np.float32)
     answers = theirs.predict(seen, deterministic=True)[0]
     np.testing.assert_array_equal(ours.predict(seen, deterministic=True)[0], answers)
-    assert len(set(answers.tolist())) > 1
+    assert len(np.unique(answers)) > 1
 
 
 def test_what_is_not_known_of_a_model_is_refused_with_one_line(tmp_path):
@@ -220,9 +245,12 @@ def test_what_is_not_known_of_a_model_is_refused_with_one_line(tmp_path):
         assert "\n" not in str(caught.value)
 
     refused("is a ppo model", algorithm="ppo")
-    refused("expected highway-env's default Kinematics", observation={"type": "OccupancyGrid"})
-    refused("expected highway-env's default Kinematics", observation={"type": "Kinematics", "absolute": True})
-    refused("expected highway-env's default DiscreteMetaAction", action={"type": "ContinuousAction"})
+    refused("expected highway-env's Kinematics", observation={"type": "OccupancyGrid"})
+    refused("expected highway-env's Kinematics", observation={"type": "Kinematics", "absolute": True})
+    refused("features: expected some of presence", observation={"type": "Kinematics", "features": ["x", "long_off"]})
+    refused("expected ContinuousAction with acceleration_range", action={"type": "ContinuousAction"})
+    refused("expected DiscreteMetaAction of dqn", action=CONTINUOUS["action"])
+    refused("expected highway-env's default DiscreteMetaAction", action={"type": "DiscreteAction"})
     refused("weights do not fit the network", net_arch=[16, 8])
     refused("nothing but", colour="red")
     path.with_suffix(".json").write_text("{")
