@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from drivecast.worldmodel.evaluation.forecasts import HISTORY_S, HORIZONS_S, constant_velocity_of_history
+from drivecast.worldmodel.evaluation.forecasts import HISTORY_S, constant_velocity_of_history
 from drivecast.worldmodel.forecaster.forecast import forecast, sampled_forecasts
 from drivecast.worldmodel.forecaster.model import WorldModel
 from drivecast.worldmodel.recordings.store import Window, WindowStore
@@ -15,11 +16,12 @@ from drivecast.worldmodel.storage.files import atomic_file
 
 REAL, SAMPLED, MEAN, PAST, BASELINE = "#009E73", "#D55E00", "#0072B2", "#333333", "#999999"
 VIEW_M = 90.0
+DRAWN_S = 5  # s
 
 
 @torch.no_grad()
 def draw_forecasts(
-    model: WorldModel, store: WindowStore, split: str, result: Mapping[str, object], path: Path, seed: int = 0
+    model: WorldModel, store: WindowStore, split: str, result: Mapping[str, Any], path: Path, seed: int = 0
 ) -> None:
     """Write a PNG: three scenes in which constant velocity fails most, and the errors over the horizon."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -39,7 +41,7 @@ def draw_forecasts(
         axes[0].legend(loc="upper left", ncols=5, fontsize=8)
         axes[len(scenes) - 1].set_xlabel("along the road, m")
     _draw_errors(axes[3], result)
-    figure.suptitle(f"Forecasts of {HORIZONS_S[-1]} s from {HISTORY_S:g} s of history, split '{split}'")
+    figure.suptitle(f"Forecasts of {DRAWN_S} s from {HISTORY_S:g} s of history, split '{split}'")
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
 
@@ -47,7 +49,7 @@ def draw_forecasts(
 def _telling_scenes(store: WindowStore, split: str, count: int) -> list[Window]:
     """Moments far apart whose constant-velocity error, over all vehicles, is greatest."""
     dt = store.dt_s
-    history_steps, steps = round(HISTORY_S / dt) + 1, round(HORIZONS_S[-1] / dt)
+    history_steps, steps = round(HISTORY_S / dt) + 1, round(DRAWN_S / dt)
     frames = store.frames(split, history_steps, steps)
     frames = frames[:: max(len(frames) // 200, 1)]
     if not len(frames):
@@ -114,14 +116,16 @@ def _draw_scene(axis, model: WorldModel, window: Window, generator: torch.Genera
     axis.set_ylabel("across, m")
 
 
-def _draw_errors(axis, result: Mapping[str, object]) -> None:
+def _draw_errors(axis, result: Mapping[str, Any]) -> None:
     horizons = result["horizons_s"]
     for name, text, colour, style in (
         ("constant_velocity_rmse_m", "constant velocity, RMSE", BASELINE, "-"),
         ("rmse_m", "world model, RMSE", MEAN, "-"),
-        ("min_fde_m", f"best of {result['samples']} samples, FDE", SAMPLED, "--"),
+        ("fde_m", "world model, FDE", MEAN, "--"),
+        ("joint_min_fde_m", f"best of {result['samples']} sampled scenes, FDE", SAMPLED, "--"),
     ):
-        axis.plot(horizons, result[name], color=colour, linestyle=style, marker="o", label=text)
+        errors = [float("nan") if value is None else value for value in result[name]]
+        axis.plot(horizons, errors, color=colour, linestyle=style, marker="o", label=text)
     axis.set_xlabel("horizon, s")
     axis.set_ylabel("error, m")
     axis.set_ylim(bottom=0)

@@ -11,6 +11,7 @@ from drivecast.worldmodel.forecaster.forecast import forecast, sampled_forecasts
 from drivecast.worldmodel.forecaster.model import WorldModel
 from drivecast.worldmodel.recordings.store import Window
 from drivecast.worldmodel.scene.kinematics import bicycle_step, recorded_controls
+from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState
 from drivecast.worldmodel.training.objective import ObjectiveConfig, loss_of_rollout, reconstruction_error
 
@@ -102,8 +103,8 @@ def with_shuffled_ego(history: TrafficState, future: TrafficState, dt_s: float) 
     )
 
 
-def impossible_rates(scene: TrafficState, road) -> tuple[float, float]:
-    """Shares of valid vehicles of `scene (batch, agent)` that overlap another, and that are off the road."""
+def impossible(scene: TrafficState, road: Road) -> tuple[Tensor, Tensor]:
+    """Which vehicles of `scene (batch, agent)` overlap another, and which are off the road, bool `(batch, agent)`."""
     offset = scene.position_m[:, :, None] - scene.position_m[:, None]
     direction = scene.direction[:, :, None]
     forward = (offset * direction).sum(-1).abs()
@@ -114,6 +115,11 @@ def impossible_rates(scene: TrafficState, road) -> tuple[float, float]:
     both = scene.valid[:, :, None] & scene.valid[:, None]
     both &= ~torch.eye(both.shape[1], dtype=torch.bool, device=both.device)
     touching = ((forward < length) & (left < width) & both).any(-1)
-    outside = (road.off_road_m(scene.position_m) > 0.0) & scene.valid
+    return touching, (road.off_road_m(scene.position_m) > 0.0) & scene.valid
+
+
+def impossible_rates(scene: TrafficState, road: Road) -> tuple[float, float]:
+    """Shares of valid vehicles of `scene (batch, agent)` that overlap another, and that are off the road."""
     valid = scene.valid.sum().clamp_min(1)
+    touching, outside = impossible(scene, road)
     return float(touching.sum() / valid), float(outside.sum() / valid)

@@ -14,6 +14,7 @@ from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.evaluation.forecasts import ForecastEvaluationConfig, evaluate_forecasts
 from drivecast.worldmodel.forecaster.loading import load_world_model
 from drivecast.worldmodel.forecaster.model import WorldModelConfig
+from drivecast.worldmodel.forecaster.sampler import ModelSampler
 from drivecast.worldmodel.storage.checkpoint import load_model
 from drivecast.worldmodel.training.objective import ObjectiveConfig
 from drivecast.worldmodel.training.optimisation import learning_rate_share
@@ -79,7 +80,7 @@ def test_training_beats_constant_velocity_on_platoons_it_has_not_seen(store, tmp
     trained = trainer(store, tmp_path, config)
     trained.train(lambda step, values: None)
     result = evaluate_forecasts(
-        load_world_model(trained.optimisation.best_model.path),
+        ModelSampler(load_world_model(trained.optimisation.best_model.path)),
         store,
         "test",
         ForecastEvaluationConfig(samples=3, stride=4),
