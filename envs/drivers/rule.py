@@ -19,6 +19,7 @@ from drivecast.envs.drivers.idm import IDMConfig, IDMDriver
 from drivecast.envs.drivers.lanes_beside import runs_beside, touches
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.scene.contact import separation_m
+from drivecast.worldmodel.scene.kinematics import MAX_ACCELERATION_MPS2, MAX_BRAKING_MPS2
 from drivecast.worldmodel.scene.lane_neighbours import nearest_agents, single_lane
 from drivecast.worldmodel.scene.road import NO_LANE, Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
@@ -351,7 +352,7 @@ class Rollout:
         free = free_acceleration(ego_speed, self.wish_mps, self.config.exponent, self.ego_drivers)
         acceleration = free - interaction(ego_speed, closing, nearest.clamp_min(0.1), self.ego_drivers)
         ttc = torch.where(closing > 0.1, nearest.clamp_min(0.0) / closing.clamp_min(0.1), torch.inf)
-        return acceleration.clamp(-8.0, 6.0), ttc
+        return acceleration.clamp(-MAX_BRAKING_MPS2, MAX_ACCELERATION_MPS2), ttc
 
     def _in_the_way(self, y: Tensor, ego_y: Tensor, aim: Tensor) -> Tensor:
         """Bool `(row, agent)`: overlaps across, with some room, what the ego sweeps on its way to `aim`."""

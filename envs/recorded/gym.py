@@ -12,6 +12,7 @@ import torch
 from drivecast.envs.highway.simulator import check_finite
 from drivecast.envs.recorded.traffic import RecordedTraffic, RecordedTrafficConfig
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.scene.kinematics import wrapped
 from drivecast.worldmodel.scene.lane_neighbours import nearest_agents
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
@@ -127,7 +128,7 @@ def observation(state: TrafficState, road: Road, goal: Goal) -> np.ndarray:
             ego.speed_mps[0, 0] / 30,
             goal.desired_speed_mps[0] / 30,
             there.across_m[0, 0] / 4,
-            _wrapped(ego.heading_rad - there.heading_rad)[0, 0],
+            wrapped(ego.heading_rad - there.heading_rad)[0, 0],
             there.width_m[0, 0] / 4,
         ]
     )
@@ -154,7 +155,3 @@ def observation(state: TrafficState, road: Road, goal: Goal) -> np.ndarray:
     padded = torch.zeros(NEIGHBOURS, len(OTHER))
     padded[: len(others)] = others
     return torch.cat([own, padded.flatten()]).clamp(-LIMIT, LIMIT).numpy().astype(np.float32)
-
-
-def _wrapped(angle_rad: torch.Tensor) -> torch.Tensor:
-    return torch.atan2(angle_rad.sin(), angle_rad.cos())

@@ -16,7 +16,7 @@ from drivecast.envs.recorded.reaction import Reaction, Situation, advance, place
 from drivecast.worldmodel.recordings.store import RecordedScene
 from drivecast.worldmodel.scene.contact import separation_m
 from drivecast.worldmodel.scene.road import RoadPosition
-from drivecast.worldmodel.scene.traffic import TrafficState
+from drivecast.worldmodel.scene.traffic import TrafficState, with_ego
 
 DESIRED_QUANTILE = 0.95  # of its own recorded speeds: nobody wants less
 MOVED_M, MOVED_MPS = 0.05, 0.3  # beyond this the ego does not do what the human did
@@ -127,8 +127,8 @@ class ReactingVehicles:
         turn = before.heading_rad[:, 0] - ego_on_axis.heading_rad[:, 0]
         sideways = torch.zeros_like(driven_m)
         sideways[:, 0] = before.speed_mps[:, 0] * turn.sin()
-        after = torch.cat([ego.speed_mps[:, None], replayed.speed_mps[:, 1:]], 1)
-        known = torch.cat([ego.valid[:, None], replayed.valid[:, 1:]], 1) & before.valid
+        after = with_ego(replayed.speed_mps, ego.speed_mps)
+        known = with_ego(replayed.valid, ego.valid) & before.valid
         recorded = replayed[:, 0]
         apart = (ego.position_m - recorded.position_m).norm(dim=-1) > MOVED_M
         moved = apart | ((ego.speed_mps - recorded.speed_mps).abs() > MOVED_MPS) | ~recorded.valid

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from drivecast.envs.recorded.reacting_vehicles import ReactingVehicles
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.recordings.store import RecordedScene, WindowStore
 from drivecast.worldmodel.scene.contact import ego_separation_m
-from drivecast.worldmodel.scene.kinematics import MAX_STEERING_RAD, bicycle_step, recorded_controls
+from drivecast.worldmodel.scene.kinematics import MAX_STEERING_RAD, drive, recorded_controls
 from drivecast.worldmodel.scene.lane_neighbours import longest_lane, single_lane
 from drivecast.worldmodel.scene.road import NO_LANE, Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
@@ -198,14 +198,14 @@ class RecordedTraffic:
             ego, done = scene[:, 0], self._recorded_controls(before, scene)
         else:
             done = self._limited(controls)
-            ego = self._driven(before[:, 0], done)
+            ego = drive(before[:, 0], done, self.dt_s)
         # once the human's recording is over, its replay goes on standing: the task was complete before
         ego = _where(running & ego.valid, ego, before[:, 0])
         if self._reacting:
             now, axis = self._row_at(self._frame), self._axis_road.project(before.position_m[:, :1])
             scene = self._reacting.step(before, scene, ego, now, axis, running, self.dt_s)
         self._barred |= self._appeared_on_ego(before, scene, ego)
-        state = _with_ego(scene, ego, scene.valid & ~self._barred)
+        state = replace(scene, valid=scene.valid & ~self._barred).with_ego(ego)
         state = _where(running, state, before)
         self._state, self._frame = state, frame
 
@@ -237,18 +237,6 @@ class RecordedTraffic:
         human = self._rows[self._row_at(frame)[:, 0]]
         return torch.where(frame < self._task.finish, self._share(self._progress(human.position_m[:, None])), 1.0)
 
-    def _driven(self, ego: TrafficState, controls: Controls) -> TrafficState:
-        position, heading, speed = bicycle_step(
-            ego.position_m,
-            ego.heading_rad,
-            ego.speed_mps,
-            ego.length_m,
-            controls.acceleration_mps2,
-            controls.steering_rad,
-            self.dt_s,
-        )
-        return TrafficState(position, heading, speed, ego.length_m, ego.width_m, ego.valid)
-
     def _limited(self, controls: Controls) -> Controls:
         most = self.config.max_acceleration_mps2
         return Controls(
@@ -265,7 +253,7 @@ class RecordedTraffic:
     def _appeared_on_ego(self, before: TrafficState, scene: TrafficState, ego: TrafficState) -> Tensor:
         """Vehicles that the recording first shows on top of the ego: no human was there when it was made."""
         appeared = scene.valid & ~before.valid & ~self._barred
-        near = ego_separation_m(_with_ego(scene, ego, scene.valid)) < self.config.appearing_m
+        near = ego_separation_m(scene.with_ego(ego)) < self.config.appearing_m
         return appeared & near
 
     def _progress(self, ego_m: Tensor) -> Tensor:
@@ -301,7 +289,7 @@ class RecordedTraffic:
         sizes = [scene.states.valid.shape for scene in scenes]
         rows = [scene.states.map(lambda tensor: tensor.flatten(0, 1)).to(self.device) for scene in scenes]
         nobody = rows[0].map(lambda tensor: torch.zeros_like(tensor[:1]))
-        nobody = TrafficState(**{**nobody.__dict__, "length_m": nobody.length_m + 1, "width_m": nobody.width_m + 1})
+        nobody = replace(nobody, length_m=nobody.length_m + 1, width_m=nobody.width_m + 1)
         self._rows = TrafficState.cat([nobody, *rows])
         self._frames = torch.tensor([frames for frames, _ in sizes], device=self.device)
         self._agents = torch.tensor([agents for _, agents in sizes], device=self.device)
@@ -350,12 +338,3 @@ def _where(condition: Tensor, first: TrafficState, second: TrafficState) -> Traf
         return torch.where(condition.view(-1, *[1] * (one.dim() - 1)), one, other)
 
     return TrafficState(**{name: choose(values, getattr(second, name)) for name, values in first.__dict__.items()})
-
-
-def _with_ego(scene: TrafficState, ego: TrafficState, valid: Tensor) -> TrafficState:
-    """The scene with agent 0 replaced; the ego is always there."""
-    replaced = {
-        name: torch.cat([getattr(ego, name)[:, None], values[:, 1:]], 1) for name, values in scene.__dict__.items()
-    }
-    replaced["valid"] = torch.cat([ego.valid[:, None], valid[:, 1:]], 1)
-    return TrafficState(**replaced)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from drivecast.planner.costs.trajectory import Trajectory
+from drivecast.worldmodel.scene.kinematics import lateral_acceleration
 from drivecast.worldmodel.scene.road import NO_LANE
 from drivecast.worldmodel.scene.traffic import TrafficState
 
@@ -110,8 +111,7 @@ def comfort(trajectory: Trajectory) -> Tensor:
     before = torch.cat([trajectory.before[:, None], acceleration[:, :-1]], 1)
     jerk = (acceleration - before) / trajectory.dt_s
     ego = trajectory.states[:, :, 0]
-    curvature = (0.5 * trajectory.controls.steering_rad.tan()).atan().sin() / (ego.length_m / 2)
-    lateral = ego.speed_mps**2 * curvature
+    lateral = lateral_acceleration(trajectory.controls.steering_rad, ego.speed_mps, ego.length_m)
     return (acceleration / 3.0) ** 2 + (jerk / 10.0) ** 2 + (lateral / 3.0) ** 2
 
 

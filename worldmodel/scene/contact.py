@@ -8,6 +8,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from drivecast.worldmodel.scene.lane_neighbours import pick_agents
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState
 
@@ -116,7 +117,7 @@ def contact_kind(state: TrafficState, hit: Tensor) -> Tensor:
     """
     index = hit.clamp_min(0)[..., None]
     ego = _ego(state)
-    other = state.map(lambda tensor: tensor.gather(1, _like(index, tensor)))
+    other = pick_agents(state, index)
     bumper = TrafficState(
         position_m=ego.position_m + ego.direction * (ego.length_m / 2)[..., None],
         heading_rad=ego.heading_rad,
@@ -166,8 +167,3 @@ def _bearing_rad(state: TrafficState) -> Tensor:
     ahead = (offset * ego.direction).sum(-1)
     left = (offset * _left_of(ego.direction)).sum(-1)
     return torch.atan2(left.abs(), ahead)
-
-
-def _like(index: Tensor, tensor: Tensor) -> Tensor:
-    """`index (batch, 1)` shaped to gather from `tensor (batch, agent[, 2])`."""
-    return index if tensor.dim() == index.dim() else index[..., None].expand(*index.shape, tensor.shape[-1])

@@ -62,12 +62,21 @@ class TrafficState(_TensorRecord):
         """Velocity vector, `(..., agent, 2)`."""
         return self.direction * self.speed_mps[..., None]
 
+    def with_ego(self, ego: TrafficState) -> TrafficState:
+        """The scene `(batch, agent)` with `ego (batch,)` for its agent 0."""
+        return TrafficState(**{f.name: with_ego(getattr(self, f.name), getattr(ego, f.name)) for f in fields(self)})
+
     def corners_m(self) -> Tensor:
         """Corners of each box, counter-clockwise from the front left: `(..., agent, 4, 2)`."""
         forward = self.direction * (self.length_m / 2)[..., None]
         left = torch.stack([-self.direction[..., 1], self.direction[..., 0]], -1) * (self.width_m / 2)[..., None]
         offsets = torch.stack([forward + left, left - forward, -forward - left, forward - left], -2)
         return self.position_m[..., None, :] + offsets
+
+
+def with_ego(values: Tensor, own: Tensor) -> Tensor:
+    """`values (batch, agent, ...)` with `own (batch, ...)` for agent 0."""
+    return torch.cat([own.to(values)[:, None], values[:, 1:]], 1)
 
 
 @dataclass(frozen=True)
