@@ -15,7 +15,7 @@ from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.scene.kinematics import wrapped
 from drivecast.worldmodel.scene.lane_neighbours import nearest_agents
 from drivecast.worldmodel.scene.road import Road
-from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
+from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState, along_and_left
 
 MOST_ACCELERATION_MPS2 = 6.0  # an action of 1
 MOST_STEERING_RAD = 0.3
@@ -132,18 +132,16 @@ def observation(state: TrafficState, road: Road, goal: Goal) -> np.ndarray:
             there.width_m[0, 0] / 4,
         ]
     )
-    forward = ego.direction
-    left = torch.stack([-forward[..., 1], forward[..., 0]], -1)
-    offset = near.position_m - ego.position_m
-    velocity = near.velocity_mps - ego.velocity_mps
+    ahead, left = along_and_left(near.position_m - ego.position_m, ego.direction)
+    faster, drifting = along_and_left(near.velocity_mps - ego.velocity_mps, ego.direction)
     turn = near.heading_rad - ego.heading_rad
     others = torch.stack(
         [
-            near.valid.to(offset),
-            (offset * forward).sum(-1) / 50,
-            (offset * left).sum(-1) / 50,
-            (velocity * forward).sum(-1) / 30,
-            (velocity * left).sum(-1) / 30,
+            near.valid.to(ahead),
+            ahead / 50,
+            left / 50,
+            faster / 30,
+            drifting / 30,
             turn.cos(),
             turn.sin(),
             near.length_m / 10,

@@ -10,7 +10,7 @@ from torch import Tensor
 from drivecast.planner.costs.trajectory import Trajectory
 from drivecast.worldmodel.scene.kinematics import lateral_acceleration
 from drivecast.worldmodel.scene.road import NO_LANE
-from drivecast.worldmodel.scene.traffic import TrafficState
+from drivecast.worldmodel.scene.traffic import TrafficState, along_and_left
 
 OVERLAP_SLOPE = 0.1
 
@@ -53,9 +53,7 @@ def proximity(trajectory: Trajectory, config: ProximityConfig) -> Tensor:
     ego, others = _ego_and_others(trajectory.states)
     there = trajectory.road.project(ego.position_m[:, :, 0])  # time stands where agents do
     tangent = torch.stack([there.heading_rad.cos(), there.heading_rad.sin()], -1)[:, :, None]
-    offset = others.position_m - ego.position_m
-    along = (offset * tangent).sum(-1)
-    left = tangent[..., 0] * offset[..., 1] - tangent[..., 1] * offset[..., 0]
+    along, left = along_and_left(others.position_m - ego.position_m, tangent)
     speed_along = (others.velocity_mps * tangent).sum(-1)
     ego_along = (ego.velocity_mps * tangent).sum(-1)
     ahead = along.detach() >= 0

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from drivecast.worldmodel.scene.lane_neighbours import pick_agents
 from drivecast.worldmodel.scene.road import Road
-from drivecast.worldmodel.scene.traffic import TrafficState
+from drivecast.worldmodel.scene.traffic import TrafficState, along_and_left
 
 STANDING_MPS = 0.05  # below it a vehicle counts as standing (nuPlan `STOPPED_SPEED_THRESHOLD`)
 AHEAD_RAD = math.radians(30.0)  # nuPlan `is_agent_ahead`: bearing of the other's centre within this of the heading
@@ -163,7 +163,5 @@ def _ego(state: TrafficState) -> TrafficState:
 def _bearing_rad(state: TrafficState) -> Tensor:
     """Unsigned angle at the ego between its heading and each agent's centre, `(..., agent)`."""
     ego = _ego(state)
-    offset = state.position_m - ego.position_m
-    ahead = (offset * ego.direction).sum(-1)
-    left = (offset * _left_of(ego.direction)).sum(-1)
+    ahead, left = along_and_left(state.position_m - ego.position_m, ego.direction)
     return torch.atan2(left.abs(), ahead)

@@ -74,6 +74,13 @@ class TrafficState(_TensorRecord):
         return self.position_m[..., None, :] + offsets
 
 
+def along_and_left(vector: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """Parts of `vector (..., 2)` along the unit vectors `direction (..., 2)` and to their left."""
+    along = vector[..., 0] * direction[..., 0] + vector[..., 1] * direction[..., 1]
+    left = direction[..., 0] * vector[..., 1] - direction[..., 1] * vector[..., 0]
+    return along, left
+
+
 def with_ego(values: Tensor, own: Tensor) -> Tensor:
     """`values (batch, agent, ...)` with `own (batch, ...)` for agent 0."""
     return torch.cat([own.to(values)[:, None], values[:, 1:]], 1)
