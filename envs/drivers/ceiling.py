@@ -13,7 +13,9 @@ from drivecast.envs.batched.scene import Scene
 from drivecast.envs.batched.situation import Situation, behind
 from drivecast.envs.behaviour.driver_parameters import DriverParameters
 from drivecast.envs.behaviour.laws import free_acceleration
-from drivecast.envs.drivers.rule import LaneFrame, RuleConfig, RuleDriver
+from drivecast.envs.drivers.lane_frame import LaneFrame
+from drivecast.envs.drivers.proposals import RuleConfig
+from drivecast.envs.drivers.rule import RuleDriver
 from drivecast.envs.lockstep import LockstepTraffic
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.scene.kinematics import within_limits
