@@ -13,7 +13,7 @@ from torch import Tensor
 from drivecast.envs.behaviour.fitted_drivers import TRAITS, DriverTraits, FittedDrivers
 from drivecast.envs.recorded.paths import RecordedPaths
 from drivecast.envs.recorded.reaction import Reaction, Situation, advance, placed
-from drivecast.worldmodel.recordings.store import RecordedScene
+from drivecast.worldmodel.recordings.window import RecordedScene
 from drivecast.worldmodel.scene.contact import separation_m
 from drivecast.worldmodel.scene.road import RoadPosition
 from drivecast.worldmodel.scene.traffic import TrafficState, with_ego

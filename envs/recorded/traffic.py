@@ -13,7 +13,8 @@ from torch import Tensor
 from drivecast.envs.lockstep import LockstepStart, LockstepStep
 from drivecast.envs.recorded.reacting_vehicles import ReactingVehicles
 from drivecast.worldmodel.errors import InputError
-from drivecast.worldmodel.recordings.store import RecordedScene, WindowStore
+from drivecast.worldmodel.recordings.store import WindowStore
+from drivecast.worldmodel.recordings.window import RecordedScene
 from drivecast.worldmodel.scene.contact import ego_separation_m
 from drivecast.worldmodel.scene.kinematics import MAX_STEERING_RAD, drive, recorded_controls
 from drivecast.worldmodel.scene.lane_neighbours import longest_lane, single_lane

@@ -11,7 +11,8 @@ from torch import Tensor
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.forecast import forecast, sampled_forecasts
 from drivecast.worldmodel.forecaster.model import WorldModel
-from drivecast.worldmodel.recordings.store import Window, WindowStore
+from drivecast.worldmodel.recordings.store import WindowStore
+from drivecast.worldmodel.recordings.window import Window
 from drivecast.worldmodel.scene.traffic import TrafficState
 from drivecast.worldmodel.training.diagnostics import constant_velocity, impossible_rates
 
