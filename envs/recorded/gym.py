@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from drivecast.envs.highway.simulator import check_finite
-from drivecast.envs.recorded.traffic import RecordedTraffic, RecordedTrafficConfig
+from drivecast.envs.recorded.config import RecordedTrafficConfig
+from drivecast.envs.recorded.traffic import RecordedTraffic
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.scene.kinematics import wrapped
 from drivecast.worldmodel.scene.lane_neighbours import nearest_agents

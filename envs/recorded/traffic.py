@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from drivecast.envs.lockstep import LockstepStart, LockstepStep
+from drivecast.envs.recorded.config import RecordedTrafficConfig
 from drivecast.envs.recorded.reacting_vehicles import ReactingVehicles
+from drivecast.envs.recorded.tasks import Tasks, find_tasks
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.recordings.store import WindowStore
 from drivecast.worldmodel.recordings.window import RecordedScene
@@ -23,69 +25,6 @@ from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
 PERMUTATION_SEED = 2005  # of the fixed order in which seeds visit the vehicles
 GOAL_TOLERANCE_M = 1e-3  # rounding of a replayed position
-OTHERS = ("replay", "yielding", "reactive")
-
-
-@dataclass(frozen=True)
-class RecordedTrafficConfig:
-    """How a recorded vehicle is replaced.
-
-    Args:
-        history_s: How long a vehicle must have been recorded before it is driven, s; drivers see that history.
-        slack_s: A vehicle cut by the end of its recording has to reach where it was this long before the end, s, so
-            that a driver who is a little slower is not failed by the clock.
-        min_span_s: A vehicle is driven only if the human took at least this long over its span, s.
-        min_span_m: ... and covered at least this distance, m.
-        patience: The time allowed, as a multiple of what the human took (the recording's end may come first).
-        off_road_m: How far the ego's centre may be outside every lane before it has left the road, m.
-        contact_tolerance_m: Overlap of boxes that is not yet a contact, m (NGSIM gives sizes in steps of 0.15 m).
-        appearing_m: A vehicle that comes into the recording this near the ego, where no human was, is left out, m.
-        desired_speed_mps: Speed the ego is asked for, m/s; 0: the 95th percentile of the recording's speeds.
-        max_acceleration_mps2: The ego's controls are held within this, m/s^2, forwards and in braking.
-        others: What the others do: replay; yielding (replay, until one is about to run into the ego: from then on it
-            drives by IDM); reactive (all drive by IDM from the start).
-        idm: Their parameters of IDM: name of a file in configs/idm, or a path.
-        idm_seed: Draws each vehicle's parameters.
-    """
-
-    history_s: float = 1.0
-    slack_s: float = 2.0
-    min_span_s: float = 2.0
-    min_span_m: float = 5.0
-    patience: float = 2.0
-    off_road_m: float = 1.0
-    contact_tolerance_m: float = 0.05
-    appearing_m: float = 0.5
-    desired_speed_mps: float = 0.0
-    max_acceleration_mps2: float = 8.0
-    others: str = "replay"
-    idm: str = "fitted-us101"
-    idm_seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("history_s", "slack_s", "min_span_m", "off_road_m", "contact_tolerance_m", "appearing_m"):
-            if getattr(self, name) < 0:
-                raise InputError(f"traffic.{name}: expected at least 0, got {getattr(self, name)}")
-        for name in ("min_span_s", "max_acceleration_mps2"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"traffic.{name}: expected more than 0, got {getattr(self, name)}")
-        if self.others not in OTHERS:
-            raise InputError(f"recorded.others: expected {', '.join(OTHERS[:-1])} or {OTHERS[-1]}; got '{self.others}'")
-        if self.patience < 1:
-            raise InputError(f"traffic.patience: expected at least 1 (the human's time), got {self.patience}")
-
-
-@dataclass(frozen=True)
-class _Tasks:
-    """The vehicles that can be driven, `(task,)` each; frames count from the start of their recording."""
-
-    scene: Tensor
-    agent: Tensor
-    start: Tensor  # frame at which the ego is handed over
-    finish: Tensor  # frame at which the human reached the goal
-    limit: Tensor  # frame at which the clock runs out
-    start_m: Tensor  # progress along the axis at the start
-    goal_m: Tensor  # progress that completes the task
 
 
 class RecordedTraffic:
@@ -121,7 +60,7 @@ class RecordedTraffic:
         self._names = list(scenes)
         self._vehicle_ids = [scene.vehicle_id.tolist() for scene in dense]
         self._road = Road.batch([scene.road for scene in dense]).to(self.device)
-        self._tasks, self._desired_mps = self._find_tasks(dense)
+        self._tasks, self._desired_mps = find_tasks(dense, self.config, self.dt_s, self.history_steps, self.device)
         self._lay_out(dense)
         self._reacting = None if self.config.others == "replay" else ReactingVehicles(scenes, self.config, self.device)
         count = len(self._tasks.scene)
@@ -161,7 +100,7 @@ class RecordedTraffic:
 
     def reset(self, seeds: Sequence[int]) -> LockstepStart:
         tasks = self.order[torch.tensor([seed % self.count for seed in seeds], device=self.device)]
-        self._task = _Tasks(**{name: values[tasks] for name, values in self._tasks.__dict__.items()})
+        self._task = self._tasks[tasks]
         task = self._task
         self._scene_road = self._road[task.scene]
         self._axis_road = single_lane(self._scene_road, self._axis[task.scene])
@@ -201,13 +140,13 @@ class RecordedTraffic:
             done = self._limited(controls)
             ego = drive(before[:, 0], done, self.dt_s)
         # once the human's recording is over, its replay goes on standing: the task was complete before
-        ego = _where(running & ego.valid, ego, before[:, 0])
+        ego = ego.where(running & ego.valid, before[:, 0])
         if self._reacting:
             now, axis = self._row_at(self._frame), self._axis_road.project(before.position_m[:, :1])
             scene = self._reacting.step(before, scene, ego, now, axis, running, self.dt_s)
         self._barred |= self._appeared_on_ego(before, scene, ego)
         state = replace(scene, valid=scene.valid & ~self._barred).with_ego(ego)
-        state = _where(running, state, before)
+        state = state.where(running, before)
         self._state, self._frame = state, frame
 
         gap = ego_separation_m(state)
@@ -272,7 +211,7 @@ class RecordedTraffic:
         there = (self._slots >= 0) & inside[:, None]
         return torch.where(there, row[:, None] + self._slots, 0)
 
-    def _present(self, task: _Tasks) -> Tensor:
+    def _present(self, task: Tasks) -> Tensor:
         """Recorded agents that are seen in the episode's time, the ego first, as `(batch, slot)`, -1 for none."""
         agents = self._first.shape[1]
         index = torch.arange(agents, device=self.device)
@@ -302,40 +241,3 @@ class RecordedTraffic:
         for number, scene in enumerate(scenes):
             self._first[number, : len(scene.first_step)] = scene.first_step.to(self.device)
             self._last[number, : len(scene.last_step)] = scene.last_step.to(self.device)
-
-    def _find_tasks(self, scenes: Sequence[RecordedScene]) -> tuple[_Tasks, Tensor]:
-        found: list[_Tasks] = []
-        desired = []
-        for number, scene in enumerate(scenes):
-            states = scene.states
-            frames, _ = states.valid.shape
-            first, last = scene.first_step, scene.last_step
-            axis = single_lane(scene.road, longest_lane(scene.road))
-            along = axis.project(states.position_m.flatten(0, 1)[None]).along_m.view(states.valid.shape)
-            start = first + self.history_steps - 1
-            finish = torch.minimum(last, torch.tensor(frames - 1 - round(self.config.slack_s / self.dt_s)))
-            agent = torch.arange(len(first))
-            inside = (start < frames) & (finish > 0)
-            start_m = along[start.clamp(0, frames - 1), agent]
-            goal_m = along[finish.clamp(0, frames - 1), agent]
-            human = finish - start
-            eligible = inside & (human * self.dt_s >= self.config.min_span_s - 1e-6)
-            eligible &= goal_m - start_m >= self.config.min_span_m
-            limit = torch.minimum(start + (human * self.config.patience).long(), torch.tensor(frames - 1))
-            columns = (torch.full_like(agent, number), agent, start, finish, limit, start_m, goal_m)
-            found.append(_Tasks(*(column[eligible].to(self.device) for column in columns)))
-            speeds = states.speed_mps[states.valid]
-            asked = self.config.desired_speed_mps or float(np.quantile(speeds.cpu().numpy(), 0.95))
-            desired.append(asked)
-        names = _Tasks.__dataclass_fields__
-        tasks = _Tasks(**{name: torch.cat([getattr(part, name) for part in found]) for name in names})
-        return tasks, torch.tensor(desired, device=self.device)
-
-
-def _where(condition: Tensor, first: TrafficState, second: TrafficState) -> TrafficState:
-    """`first` in the episodes where `condition (batch,)` holds, else `second`."""
-
-    def choose(one: Tensor, other: Tensor) -> Tensor:
-        return torch.where(condition.view(-1, *[1] * (one.dim() - 1)), one, other)
-
-    return TrafficState(**{name: choose(values, getattr(second, name)) for name, values in first.__dict__.items()})

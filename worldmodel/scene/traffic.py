@@ -20,6 +20,14 @@ class _TensorRecord:
         """Index the leading dimensions of every tensor alike: `history[:, -1]` is the last scene."""
         return self.map(lambda tensor: tensor[index])
 
+    def where(self, mask: Tensor, other):
+        """This record where `mask`, of its leading dimensions, holds, `other` elsewhere."""
+
+        def choose(one: Tensor, two: Tensor) -> Tensor:
+            return torch.where(mask.view(*mask.shape, *[1] * (one.dim() - mask.dim())), one, two)
+
+        return replace(self, **{f.name: choose(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)})  # type: ignore[type-var,arg-type]
+
     def to(self, device: torch.device | str):
         return self.map(lambda tensor: tensor.to(device))
 

@@ -20,7 +20,7 @@ from drivecast.envs.drivers.idm import IDMConfig
 from drivecast.envs.evaluation.closed_loop import ClosedLoopConfig
 from drivecast.envs.evaluation.results import frontier, mark_frontier, pool
 from drivecast.envs.evaluation.suites import SUITES
-from drivecast.envs.recorded.traffic import OTHERS
+from drivecast.envs.recorded.config import OTHERS
 from drivecast.envs.recording.cast import VARIED_PARAMETERS
 from drivecast.envs.replay.episode_file import read_config_hash
 from drivecast.scripts.command import cli
