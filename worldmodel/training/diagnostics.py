@@ -9,7 +9,7 @@ from torch import Tensor
 
 from drivecast.worldmodel.forecaster.forecast import forecast, sampled_forecasts
 from drivecast.worldmodel.forecaster.model import WorldModel
-from drivecast.worldmodel.recordings.store import Window
+from drivecast.worldmodel.recordings.window import Window
 from drivecast.worldmodel.scene.kinematics import bicycle_step, recorded_controls
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState
