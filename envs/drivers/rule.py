@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from drivecast.envs.drivers.idm import IDMConfig, IDMDriver
+from drivecast.envs.drivers.in_the_way import in_the_way
 from drivecast.envs.drivers.lane_frame import LaneFrame
 from drivecast.envs.drivers.lanes_beside import runs_beside, touches
 from drivecast.envs.drivers.proposals import Proposals, RuleConfig
@@ -42,7 +43,7 @@ class RuleDriver:
         self.config, self.dt_s = config or RuleConfig(), dt_s
         idm = {"jam_gap_m", "acceleration_mps2", "braking_mps2", "exponent"}
         given: dict[str, Any] = {name: getattr(self.config, name) for name in idm}
-        self._follow = IDMDriver(IDMConfig(change_lanes=False, yields=False, dt_s=dt_s, **given))
+        self._follow = IDMDriver(IDMConfig(change_lanes=False, yields=False, dt_s=dt_s, **given), neighbours=in_the_way)
 
     @property
     def chosen_lane(self) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from drivecast.envs.behaviour.driver_parameters import DriverParameters
 from drivecast.envs.behaviour.laws import MOST_TURN_RAD, TAU_HEADING_S, TAU_LATERAL_S, free_acceleration, interaction
+from drivecast.envs.drivers.in_the_way import ROOM_M
 from drivecast.envs.drivers.lane_frame import LaneFrame
 from drivecast.envs.drivers.proposals import RuleConfig
 from drivecast.worldmodel.scene.contact import separation_m
@@ -104,9 +105,9 @@ class Rollout:
         return acceleration.clamp(-MAX_BRAKING_MPS2, MAX_ACCELERATION_MPS2), ttc
 
     def _in_the_way(self, y: Tensor, ego_y: Tensor, aim: Tensor) -> Tensor:
-        """Bool `(row, agent)`: overlaps across, with some room, what the ego sweeps on its way to `aim`."""
+        """Bool `(row, agent)`: overlaps across, with `ROOM_M` to spare, what the ego sweeps on its way to `aim`."""
         frame = self.frame
-        room = (frame.width_m + frame.ego_width_m[:, None]) / 2 + 0.4
+        room = (frame.width_m + frame.ego_width_m[:, None]) / 2 + ROOM_M
         low, high = torch.minimum(ego_y, aim)[:, None], torch.maximum(ego_y, aim)[:, None]
         here = (y > low - room) & (y < high + room)
         return here | ((frame.bound_m > low - room) & (frame.bound_m < high + room))

@@ -8,12 +8,14 @@ import torch
 from drivecast.envs.batched.traffic import BatchedHighwayTraffic
 from drivecast.envs.drivers.ceiling import CeilingDriver
 from drivecast.envs.drivers.idm import IDMConfig, IDMDriver
+from drivecast.envs.drivers.in_the_way import in_the_way
 from drivecast.envs.drivers.lane_frame import LaneFrame
 from drivecast.envs.drivers.proposals import RuleConfig
 from drivecast.envs.drivers.rule import RuleDriver
 from drivecast.envs.evaluation.closed_loop import ClosedLoopConfig, run_episodes
 from drivecast.envs.highway.traffic import HighwayTraffic
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.scene.lane_neighbours import lane_neighbours
 from drivecast.worldmodel.scene.road import NO_LANE, Road
 from drivecast.worldmodel.scene.traffic import Goal, TrafficState
 
@@ -128,3 +130,27 @@ def test_drivers_of_one_batch_may_differ():
     driver.reset(state, road, goal)
     acceleration = driver.act(TrafficState.stack([state], 1), road, goal).acceleration_mps2
     assert acceleration[0] > 0 > acceleration[1]
+
+
+def narrow(lanes: int, width_m: float = 3.2) -> Road:
+    """Lanes of a motorway, narrower than highway-env's."""
+    return Road.straight(lanes, lane_width_m=width_m)
+
+
+def test_a_lorry_abreast_on_a_narrow_lane_is_no_leader():
+    road = narrow(2)
+    state = scene((0, 0, 20), (6, -2.3, 20))  # its box ends 0.3 m beside the ego's
+    own = torch.zeros(1, dtype=torch.long)
+    assert lane_neighbours(state, road, own).leader.item() == 1
+    assert in_the_way(state, road, own).leader.item() == -1
+    driver = decided(state, road)
+    controls = driver.act(TrafficState.stack([state], 1), road, Goal(torch.full((1,), 20.0), own - 1))
+    assert controls.acceleration_mps2.item() > -0.5
+
+
+def test_who_reaches_into_the_ego_s_way_is_a_leader():
+    own = torch.zeros(1, dtype=torch.long)
+    assert in_the_way(scene((0, 0, 20), (9, -1.9, 20)), narrow(2), own).leader.item() == 1
+    off_centre = scene((0, -0.5, 20), (9, -2.3, 20))
+    assert in_the_way(off_centre, narrow(2), own).leader.item() == 1
+    assert in_the_way(scene((0, 0, 20), (-9, 0.5, 20)), narrow(2), own).follower.item() == 1
