@@ -119,13 +119,15 @@ class IDMDriver:
 
     def reset(self, scene: TrafficState, road: Road, goal: Goal) -> None:
         self._lane: Tensor = road.project(scene.position_m[:, :1]).lane[:, 0]
+        self._offset_m: Tensor | float = 0.0
         self._own = _Own.of(self.configs, scene.speed_mps[:, 0])
         # highway-env staggers the decisions of its vehicles by where they are; its y points to the right
         place = (scene.position_m[:, 0, 0] - scene.position_m[:, 0, 1]).double()
         self._since_s = torch.remainder(place * math.pi, self._own.decide_every_s)
 
-    def steer_for(self, lane: Tensor, time_gap_s: Tensor) -> None:
-        """Follow `lane (batch,)` at these time gaps from now on: for who decides in the place of MOBIL."""
+    def steer_for(self, lane: Tensor, time_gap_s: Tensor, offset_m: Tensor) -> None:
+        """Follow `lane (batch,)`, that far left of its centre, at these time gaps: for who decides in MOBIL's place."""
+        self._offset_m = offset_m
         self._lane, self._own = lane, replace(self._own, drivers=replace(self._own.drivers, time_gap_s=time_gap_s))
 
     def act(self, history: TrafficState, road: Road, goal: Goal) -> Controls:
@@ -145,7 +147,7 @@ class IDMDriver:
             self._yield(scene, road, own, changing & config.yields, intents())
         self._decide(scene, road, goal, own, changing, intents)
         self._since_s = self._since_s + self.configs[0].dt_s
-        steering = lane_keeping_steering(ego, road, self._lane)
+        steering = lane_keeping_steering(ego, road, self._lane, self._offset_m)
         acceleration = self._acceleration_on(scene, road, goal, own, own)
         # while changing lanes, both the old and the new leader count
         changing = self._lane != own
