@@ -19,8 +19,9 @@ from drivecast.envs.drivers.rule import RuleDriver
 from drivecast.envs.lockstep import LockstepTraffic
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.scene.kinematics import within_limits
-from drivecast.worldmodel.scene.road import NO_LANE
-from drivecast.worldmodel.scene.traffic import Controls, with_ego
+from drivecast.worldmodel.scene.lane_neighbours import LaneNeighbours, lane_neighbours
+from drivecast.worldmodel.scene.road import NO_LANE, Road
+from drivecast.worldmodel.scene.traffic import Controls, TrafficState, with_ego
 
 if TYPE_CHECKING:
     from drivecast.envs.batched.traffic import BatchedHighwayTraffic
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 CEILING = RuleConfig(
     time_gaps_s=(0.2, 0.4, 0.6, 0.9, 1.3, 2.0),
     starts_s=(0.0, 0.8, 1.6, 3.0),
+    offsets_m=(0.0,),
     jam_gap_m=1.5,
     exponent=10.0,
     ttc_cost=0.0,
@@ -67,6 +69,9 @@ class CeilingDriver(RuleDriver):
                 "with the simulator batched"
             )
         self._traffic = traffic
+
+    def _in_the_way(self, scene: TrafficState, road: Road, lane: Tensor) -> LaneNeighbours:
+        return lane_neighbours(scene, road, lane)  # as in its branch
 
     def _scores(self, frame: LaneFrame, wish_mps: Tensor) -> Tensor:
         if self._traffic is None:

@@ -17,6 +17,7 @@ from drivecast.envs.drivers.lanes_beside import runs_beside, touches
 from drivecast.envs.drivers.steering import lane_keeping_steering
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.scene.lane_neighbours import (
+    NeighbourSource,
     agent_at,
     lane_neighbours,
     nearest_indices,
@@ -91,6 +92,7 @@ class IDMDriver:
         desired_speed_mps: Speed it wants whatever the goal says, m/s; None: the config's, else the goal's. A lane's
             limit holds for all.
         intents: Who tells what others are about to do.
+        neighbours: Who tells whom it follows on a lane; highway-env goes by how far centres are from the lane's.
     """
 
     name = "idm"
@@ -101,13 +103,14 @@ class IDMDriver:
         config: IDMConfig | Sequence[IDMConfig] | None = None,
         desired_speed_mps: float | None = None,
         intents: IntentSource = observed_intents,
+        neighbours: NeighbourSource = lane_neighbours,
     ) -> None:
         if desired_speed_mps is not None and not 0 < desired_speed_mps < math.inf:
             raise InputError(f"desired_speed_mps: expected a speed above zero, got {desired_speed_mps}")
         configs = [config or IDMConfig()] if config is None or isinstance(config, IDMConfig) else list(config)
         if desired_speed_mps is not None:
             configs = [replace(each, desired_speed_mps=desired_speed_mps) for each in configs]
-        self.configs, self.intents = configs, intents
+        self.configs, self.intents, self.neighbours = configs, intents, neighbours
 
     @property
     def chosen_lane(self) -> Tensor:
@@ -116,13 +119,15 @@ class IDMDriver:
 
     def reset(self, scene: TrafficState, road: Road, goal: Goal) -> None:
         self._lane: Tensor = road.project(scene.position_m[:, :1]).lane[:, 0]
+        self._offset_m: Tensor | float = 0.0
         self._own = _Own.of(self.configs, scene.speed_mps[:, 0])
         # highway-env staggers the decisions of its vehicles by where they are; its y points to the right
         place = (scene.position_m[:, 0, 0] - scene.position_m[:, 0, 1]).double()
         self._since_s = torch.remainder(place * math.pi, self._own.decide_every_s)
 
-    def steer_for(self, lane: Tensor, time_gap_s: Tensor) -> None:
-        """Follow `lane (batch,)` at these time gaps from now on: for who decides in the place of MOBIL."""
+    def steer_for(self, lane: Tensor, time_gap_s: Tensor, offset_m: Tensor) -> None:
+        """Follow `lane (batch,)`, that far left of its centre, at these time gaps: for who decides in MOBIL's place."""
+        self._offset_m = offset_m
         self._lane, self._own = lane, replace(self._own, drivers=replace(self._own.drivers, time_gap_s=time_gap_s))
 
     def act(self, history: TrafficState, road: Road, goal: Goal) -> Controls:
@@ -142,7 +147,7 @@ class IDMDriver:
             self._yield(scene, road, own, changing & config.yields, intents())
         self._decide(scene, road, goal, own, changing, intents)
         self._since_s = self._since_s + self.configs[0].dt_s
-        steering = lane_keeping_steering(ego, road, self._lane)
+        steering = lane_keeping_steering(ego, road, self._lane, self._offset_m)
         acceleration = self._acceleration_on(scene, road, goal, own, own)
         # while changing lanes, both the old and the new leader count
         changing = self._lane != own
@@ -197,7 +202,7 @@ class IDMDriver:
         Followers are taken to drive by the ego's parameters, as highway-env's cars do.
         """
         ego = scene[:, 0]
-        near = lane_neighbours(scene, road, lane)
+        near = self.neighbours(scene, road, lane)
         follower, leader = agent_at(scene, near.follower), agent_at(scene, near.leader)
         wish = _at(intents.desired_speed_mps, near.follower)
         gain = self._acceleration_on(scene, road, goal, lane, own) - staying
@@ -206,7 +211,7 @@ class IDMDriver:
         if self._own.drivers.polite:
             gap = near.follower_distance_m + near.leader_distance_m
             before = self._acceleration(follower, wish, leader, gap)
-            old = lane_neighbours(scene, road, own)
+            old = self.neighbours(scene, road, own)
             behind, ahead = agent_at(scene, old.follower), agent_at(scene, old.leader)
             wish = _at(intents.desired_speed_mps, old.follower)
             freed = self._acceleration(behind, wish, ahead, old.follower_distance_m + old.leader_distance_m)
@@ -220,7 +225,7 @@ class IDMDriver:
         ego = scene[:, 0]
         limit = road.speed_limit(own.clamp_min(0)[:, None])[:, 0]
         wish = torch.minimum(goal.desired_speed_mps, torch.where(limit > 0, limit, torch.inf))
-        near = lane_neighbours(scene, road, lane)
+        near = self.neighbours(scene, road, lane)
         following = self._acceleration(ego, wish, agent_at(scene, near.leader), near.leader_distance_m)
         end = single_lane(road, lane).project(ego.position_m[:, None]).remaining_m[:, 0]
         closed = ~road.open_end.gather(1, lane.clamp_min(0)[:, None])[:, 0]

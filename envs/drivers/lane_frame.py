@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from drivecast.envs.behaviour.intents import observed_intents
+from drivecast.envs.drivers.in_the_way import bound_lane, to_go_m
 from drivecast.worldmodel.scene.lane_neighbours import single_lane
 from drivecast.worldmodel.scene.road import NO_LANE, Road
 from drivecast.worldmodel.scene.traffic import TrafficState
@@ -48,15 +48,14 @@ class LaneFrame:
         ego_m = scene.position_m[:, :1]
         centres = [torch.zeros_like(along[:, 0])]
         for side in range(2):
-            lane = sides[:, side]
-            across = single_lane(road, lane).project(ego_m).across_m[:, 0]
+            beside = sides[:, side]
+            across = single_lane(road, beside).project(ego_m).across_m[:, 0]
             centre = here.across_m[:, 0] - across
-            centres.append(torch.where(lane == NO_LANE, torch.nan, centre))
-        intents = observed_intents(scene, road)
-        # where each is going across: as far from its present place as its lane's centre is
-        bound = here.across_m - road.project(scene.position_m, intents.lane).across_m
+            centres.append(torch.where(beside == NO_LANE, torch.nan, centre))
+        lane = bound_lane(scene, road)
+        bound = here.across_m + to_go_m(scene, road)
         ahead = along[:, None, :] - along[:, :, None]  # (batch, who, whom)
-        same = (intents.lane[:, None, :] == intents.lane[:, :, None]) & scene.valid[:, None, :] & (ahead > 0)
+        same = (lane[:, None, :] == lane[:, :, None]) & scene.valid[:, None, :] & (ahead > 0)
         same[:, :, 0] = False
         distance, leader = torch.where(same, ahead, torch.inf).min(-1)
         myself = torch.arange(along.shape[1], device=along.device).expand_as(leader)

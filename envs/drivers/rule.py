@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from drivecast.envs.drivers.idm import IDMConfig, IDMDriver
+from drivecast.envs.drivers.in_the_way import in_the_way
 from drivecast.envs.drivers.lane_frame import LaneFrame
 from drivecast.envs.drivers.lanes_beside import runs_beside, touches
 from drivecast.envs.drivers.proposals import Proposals, RuleConfig
 from drivecast.envs.drivers.rule_rollout import Rollout
-from drivecast.worldmodel.scene.lane_neighbours import nearest_agents
+from drivecast.worldmodel.scene.lane_neighbours import LaneNeighbours, nearest_agents
 from drivecast.worldmodel.scene.road import NO_LANE, Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
@@ -42,7 +43,9 @@ class RuleDriver:
         self.config, self.dt_s = config or RuleConfig(), dt_s
         idm = {"jam_gap_m", "acceleration_mps2", "braking_mps2", "exponent"}
         given: dict[str, Any] = {name: getattr(self.config, name) for name in idm}
-        self._follow = IDMDriver(IDMConfig(change_lanes=False, yields=False, dt_s=dt_s, **given))
+        self._follow = IDMDriver(
+            IDMConfig(change_lanes=False, yields=False, dt_s=dt_s, **given), neighbours=self._in_the_way
+        )
 
     @property
     def chosen_lane(self) -> Tensor:
@@ -53,9 +56,9 @@ class RuleDriver:
         self._follow.reset(scene, road, goal)
         self._steps = 0
         device = scene.valid.device
-        self._proposals = Proposals.of(self.config.time_gaps_s, self.config.starts_s, device)
+        self._proposals = Proposals.of(self.config, device)
         self._lane, self._starts_in_s = self._follow.chosen_lane, torch.zeros_like(scene.speed_mps[:, 0])
-        self._gap_s = torch.full_like(self._starts_in_s, 1.5)
+        self._gap_s, self._offset_m = torch.full_like(self._starts_in_s, 1.5), torch.zeros_like(self._starts_in_s)
 
     @torch.no_grad()
     def act(self, history: TrafficState, road: Road, goal: Goal) -> Controls:
@@ -65,9 +68,12 @@ class RuleDriver:
             self._decide(scene, road, goal, own)
         self._steps += 1
         going = self._starts_in_s <= 1e-6
-        self._follow.steer_for(torch.where(going, self._lane, own), self._gap_s)
+        self._follow.steer_for(torch.where(going, self._lane, own), self._gap_s, self._offset_m)
         self._starts_in_s = (self._starts_in_s - self.dt_s).clamp_min(0.0)
         return self._follow.act(history[:, -1:], road, goal)
+
+    def _in_the_way(self, scene: TrafficState, road: Road, lane: Tensor) -> LaneNeighbours:
+        return in_the_way(scene, road, lane, self._offset_m)
 
     def _decide(self, scene: TrafficState, road: Road, goal: Goal, own: Tensor) -> None:
         sides = self._sides(scene, road, own)
@@ -79,6 +85,7 @@ class RuleDriver:
         side, lanes = proposals.side[best], torch.cat([own[:, None], sides], 1)
         self._lane = lanes.gather(1, side[:, None])[:, 0]
         self._gap_s, self._starts_in_s = proposals.time_gap_s[best], proposals.start_s[best]
+        self._offset_m = proposals.offset_m[best]
 
     @staticmethod
     def _sides(scene: TrafficState, road: Road, own: Tensor) -> Tensor:
@@ -96,14 +103,17 @@ class RuleDriver:
         batch = len(wish_mps)
         there = frame.lanes_m[:, proposals.side]  # (batch, proposal)
         possible = ~there.isnan()
-        target = torch.where(possible, there, 0.0).flatten()
+        target = torch.where(possible, there + proposals.offset_m, 0.0).flatten()
+        changes = proposals.side != 0
         rollout = Rollout(
             config,
             frame.repeated(count),
             target,
+            changes.repeat(batch),
             proposals.time_gap_s.repeat(batch),
             proposals.start_s.repeat(batch),
             wish_mps.repeat_interleave(count),
         )
-        score = rollout.run().view(batch, count) - config.change_cost * (proposals.side != 0)
+        score = rollout.run().view(batch, count) - config.change_cost * changes
+        score = score - config.offset_cost * proposals.offset_m.abs()
         return score.masked_fill(~possible, -torch.inf)

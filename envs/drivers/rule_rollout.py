@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from drivecast.envs.behaviour.driver_parameters import DriverParameters
 from drivecast.envs.behaviour.laws import MOST_TURN_RAD, TAU_HEADING_S, TAU_LATERAL_S, free_acceleration, interaction
+from drivecast.envs.drivers.in_the_way import ROOM_M
 from drivecast.envs.drivers.lane_frame import LaneFrame
 from drivecast.envs.drivers.proposals import RuleConfig
 from drivecast.worldmodel.scene.contact import separation_m
-from drivecast.worldmodel.scene.kinematics import MAX_ACCELERATION_MPS2, MAX_BRAKING_MPS2
+from drivecast.worldmodel.scene.kinematics import MAX_ACCELERATION_MPS2, MAX_BRAKING_MPS2, MAX_STEERING_RAD
 from drivecast.worldmodel.scene.traffic import TrafficState
 
+MOST_SLIP_SINE = math.sin(math.atan(0.5 * math.tan(MAX_STEERING_RAD)))  # of the bicycle, wheels turned all the way
 NEARBY_M = 3.0  # boxes whose edges are farther apart, along or across, need no exact look
 
 
@@ -22,7 +26,8 @@ class Rollout:
     Args:
         config: Step, horizon and score.
         frame: Where everybody is.
-        target_m: Across, of the lane that the ego goes to.
+        target_m: Across, where the ego goes.
+        changes: Bool. That is another lane.
         time_gap_s: The ego's.
         start_s: When it sets out for the target.
         wish_mps: Speed that it wants.
@@ -33,11 +38,13 @@ class Rollout:
         config: RuleConfig,
         frame: LaneFrame,
         target_m: Tensor,
+        changes: Tensor,
         time_gap_s: Tensor,
         start_s: Tensor,
         wish_mps: Tensor,
     ) -> None:
-        self.config, self.frame, self.target_m, self.start_s, self.wish_mps = config, frame, target_m, start_s, wish_mps
+        self.config, self.frame, self.start_s, self.wish_mps = config, frame, start_s, wish_mps
+        self.target_m, self.changes = target_m, changes
         self.ego_drivers = DriverParameters(
             time_gap_s=time_gap_s,
             jam_distance_m=config.jam_gap_m,  # its distances are from bumper to bumper
@@ -55,8 +62,8 @@ class Rollout:
         x, y, speed = frame.along_m, frame.across_m, frame.speed_mps
         ego_x, ego_y = torch.zeros_like(frame.ego_across_m), frame.ego_across_m
         ego_heading, ego_speed = frame.ego_heading_rad, frame.ego_speed_mps
-        changes = self.target_m != 0  # who follows on the ego's own lane has chosen its gap
-        contact_at = torch.full_like(ego_x, torch.inf)
+        changes = self.changes  # who follows on the ego's own lane has chosen its gap
+        contact_at, impact_mps = torch.full_like(ego_x, torch.inf), torch.zeros_like(ego_x)
         short, imposed, squared = (torch.zeros_like(ego_x) for _ in range(3))
         for step in range(steps):
             goes = step * dt >= self.start_s - 1e-6
@@ -65,23 +72,29 @@ class Rollout:
             others_a, braking = self._others(x, y, speed, ego_x, ego_y, ego_speed, aim)
             across_mps = ((aim - ego_y) / TAU_LATERAL_S / ego_speed.clamp_min(1.0)).clamp(-1.0, 1.0)
             wanted = torch.asin(across_mps).clamp(-MOST_TURN_RAD, MOST_TURN_RAD)
-            ego_heading = ego_heading + (wanted - ego_heading) * min(1.0, dt / TAU_HEADING_S)
+            ego_heading = next_heading(ego_heading, wanted, ego_speed, frame.ego_length_m, dt)
             ego_x = ego_x + ego_speed * ego_heading.cos() * dt
             ego_y = ego_y + ego_speed * ego_heading.sin() * dt
             ego_speed = (ego_speed + ego_a * dt).clamp_min(0.0)
             x = x + speed * dt
             y = y + (frame.bound_m - y) * (dt / (TAU_LATERAL_S + TAU_HEADING_S))
             speed = (speed + others_a * dt).clamp_min(0.0)
-            touching = self._contact(x, y, ego_x, ego_y, ego_heading)
-            contact_at = torch.where(touching & contact_at.isinf(), (step + 1) * dt, contact_at)
+            hit_mps = self._contact(x, y, speed, ego_x, ego_y, ego_heading, ego_speed)
+            touches_first = (hit_mps >= 0) & contact_at.isinf()
+            impact_mps = torch.where(touches_first, hit_mps, impact_mps)
+            contact_at = torch.where(touches_first, (step + 1) * dt, contact_at)
             before = contact_at.isinf()  # what comes after a contact counts no more
             short = short + (ttc < config.short_ttc_s) * before
             imposed = torch.where(before, imposed.maximum(braking), imposed)
             squared = squared + ego_a.square()
-        crash = torch.where(contact_at.isinf(), 0.0, 1.0 - 0.5 * contact_at / config.horizon_s)
+        crashed = contact_at.isfinite()
+        crash = torch.where(crashed, 1.0 - 0.5 * contact_at / config.horizon_s, 0.0)
+        progress = torch.where(crashed, 0.0, ego_x / config.horizon_s + ego_speed)
         return (
-            config.progress_gain * (ego_x / config.horizon_s + ego_speed)
+            config.progress_gain * progress
             - config.collision_cost * crash
+            - config.impact_cost * impact_mps
+            - config.swerve_cost * (crashed & changes)
             - config.ttc_cost * short / steps
             - config.imposed_cost * (imposed - config.imposed_mps2).clamp_min(0.0) * changes
             - config.comfort_cost * (squared / steps).sqrt()
@@ -104,9 +117,9 @@ class Rollout:
         return acceleration.clamp(-MAX_BRAKING_MPS2, MAX_ACCELERATION_MPS2), ttc
 
     def _in_the_way(self, y: Tensor, ego_y: Tensor, aim: Tensor) -> Tensor:
-        """Bool `(row, agent)`: overlaps across, with some room, what the ego sweeps on its way to `aim`."""
+        """Bool `(row, agent)`: overlaps across, with `ROOM_M` to spare, what the ego sweeps on its way to `aim`."""
         frame = self.frame
-        room = (frame.width_m + frame.ego_width_m[:, None]) / 2 + 0.4
+        room = (frame.width_m + frame.ego_width_m[:, None]) / 2 + ROOM_M
         low, high = torch.minimum(ego_y, aim)[:, None], torch.maximum(ego_y, aim)[:, None]
         here = (y > low - room) & (y < high + room)
         return here | ((frame.bound_m > low - room) & (frame.bound_m < high + room))
@@ -131,23 +144,41 @@ class Rollout:
         imposed = torch.where(distance == nearest, (by_ego - free).clamp(0.0, 8.0), 0.0).amax(1)
         return acceleration, torch.where(nearest[:, 0].isinf(), 0.0, imposed)
 
-    def _contact(self, x: Tensor, y: Tensor, ego_x: Tensor, ego_y: Tensor, ego_heading: Tensor) -> Tensor:
-        """Bool `(row,)`: the ego's box, with its margin, overlaps another's; looked at exactly where they are near."""
+    def _contact(
+        self, x: Tensor, y: Tensor, speed: Tensor, ego_x: Tensor, ego_y: Tensor, ego_heading: Tensor, ego_speed: Tensor
+    ) -> Tensor:
+        """Speed relative to whom the ego's box, with its margin, overlaps, `(row,)`; -1: nobody.
+
+        Looked at exactly where they are near.
+        """
         frame = self.frame
         apart_x = (x - ego_x[:, None]).abs() - (frame.length_m + frame.ego_length_m[:, None]) / 2
         apart_y = (y - ego_y[:, None]).abs() - (frame.width_m + frame.ego_width_m[:, None]) / 2
         row, agent = ((apart_x < NEARBY_M) & (apart_y < NEARBY_M / 2) & frame.valid).nonzero(as_tuple=True)
-        touching = torch.zeros_like(ego_x, dtype=torch.bool)
+        hit_mps = torch.full_like(ego_x, -1.0)
         if len(row):
-            nothing, true = torch.zeros_like(ego_x[row]), torch.ones_like(row, dtype=torch.bool)
+            true = torch.ones_like(row, dtype=torch.bool)
 
-            def box(along: Tensor, across: Tensor, heading: Tensor, length: Tensor, width: Tensor) -> TrafficState:
-                place = torch.stack([along, across], -1)
-                return TrafficState(place, heading, nothing, length, width, true)
+            def box(
+                along: Tensor, across: Tensor, heading: Tensor, mps: Tensor, size: tuple[Tensor, Tensor]
+            ) -> TrafficState:
+                return TrafficState(torch.stack([along, across], -1), heading, mps, *size, true)
 
-            ego = box(ego_x[row], ego_y[row], ego_heading[row], frame.ego_length_m[row], frame.ego_width_m[row])
-            length, width = frame.length_m[row, agent], frame.width_m[row, agent]
-            other = box(x[row, agent], y[row, agent], nothing, length, width)
+            ego_size = frame.ego_length_m[row], frame.ego_width_m[row]
+            ego = box(ego_x[row], ego_y[row], ego_heading[row], ego_speed[row], ego_size)
+            straight, size = torch.zeros_like(ego.heading_rad), (frame.length_m[row, agent], frame.width_m[row, agent])
+            other = box(x[row, agent], y[row, agent], straight, speed[row, agent], size)
             near = separation_m(ego, other) < self.config.margin_m
-            touching[row[near]] = True
-        return touching
+            relative_mps = (ego.velocity_mps - other.velocity_mps).norm(dim=-1)
+            hit_mps = hit_mps.scatter_reduce(0, row[near], relative_mps[near], "amax")
+        return hit_mps
+
+
+def next_heading(heading_rad: Tensor, wanted_rad: Tensor, speed_mps: Tensor, length_m: Tensor, dt_s: float) -> Tensor:
+    """Heading a step later, on the way to the wanted one and no faster than wheels that are turned all the way allow.
+
+    The bicycle's turn rate is v sin(atan(tan(steering) / 2)) / (length / 2), see `kinematics.bicycle_step`.
+    """
+    most = speed_mps * dt_s * MOST_SLIP_SINE / (length_m / 2)
+    turn = (wanted_rad - heading_rad) * min(1.0, dt_s / TAU_HEADING_S)
+    return heading_rad + turn.maximum(-most).minimum(most)

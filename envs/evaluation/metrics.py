@@ -28,6 +28,7 @@ COMFORT_BOUNDS = {  # nuPlan `ego_is_comfortable`
 DERIVATIVE_WINDOW_STEPS = 15  # nuPlan smooths derivatives with a Savitzky-Golay filter of order 2 over 15 samples
 MOST_TO_HUMAN = 1.5  # progress relative to the human counts no more than this
 KEEPING_S = 2.0  # who has been within one lane for this long keeps its lane
+OVER_MARKING_M = 0.3  # ... its box no further over the marking than this: wide cars on narrow lanes are at times
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def observe(state: TrafficState, road: Road) -> Observation:
         time_to_collision_s=read.time_to_collision_s,
         time_headway_s=read.time_headway_s,
         lane=read.lane,
-        straddles=straddles_lanes(state, road),
+        straddles=straddles_lanes(state, road, OVER_MARKING_M),
     )
 
 

@@ -100,13 +100,13 @@ def ego_time_to_collision_s(state: TrafficState, road: Road | None = None) -> Te
     return torch.where(meets & relevant, enter.clamp_min(0.0), torch.inf)
 
 
-def straddles_lanes(state: TrafficState, road: Road) -> Tensor:
-    """Whether the ego's box reaches beyond its lane, bool `(batch,)`; `state (batch, agent)`."""
+def straddles_lanes(state: TrafficState, road: Road, beyond_m: float = 0.0) -> Tensor:
+    """Whether the ego's box reaches more than `beyond_m` over its lane, bool `(batch,)`; `state (batch, agent)`."""
     ego = _ego(state)
     there = road.project(ego.position_m)
     turn = ego.heading_rad - there.heading_rad
     reach = turn.sin().abs() * ego.length_m / 2 + turn.cos().abs() * ego.width_m / 2
-    return (there.across_m.abs() + reach > there.width_m / 2)[..., 0]
+    return (there.across_m.abs() + reach > there.width_m / 2 + beyond_m)[..., 0]
 
 
 def contact_kind(state: TrafficState, hit: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,6 +25,9 @@ class LaneNeighbours:
     leader_distance_m: Tensor
     follower: Tensor  # long
     follower_distance_m: Tensor
+
+
+NeighbourSource = Callable[[TrafficState, Road, Tensor], LaneNeighbours]  # as `lane_neighbours`
 
 
 def nearest_indices(state: TrafficState, count: int) -> Tensor:
@@ -76,10 +80,15 @@ def lane_neighbours(state: TrafficState, road: Road, lane: Tensor, reach: float 
     beyond = torch.where(only.open_end, 0.0, -there.remaining_m)
     away_m = torch.stack([there.across_m.abs(), before, beyond]).amax(0)
     on_lane = (away_m <= reach * there.width_m) & state.valid & (lane != NO_LANE)[:, None]
-    on_lane[:, 0] = False
-    ahead_m = there.along_m - there.along_m[:, :1]
-    leader_m, leader = torch.where(on_lane & (ahead_m >= 0), ahead_m, torch.inf).min(1)
-    follower_m, follower = torch.where(on_lane & (ahead_m < 0), -ahead_m, torch.inf).min(1)
+    return nearest_along(there.along_m, on_lane)
+
+
+def nearest_along(along_m: Tensor, counts: Tensor) -> LaneNeighbours:
+    """Nearest ahead of and behind the ego, along a lane, of those who count; both `(batch, agent)`, the ego first."""
+    counts = torch.cat([torch.zeros_like(counts[:, :1]), counts[:, 1:]], 1)
+    ahead_m = along_m - along_m[:, :1]
+    leader_m, leader = torch.where(counts & (ahead_m >= 0), ahead_m, torch.inf).min(1)
+    follower_m, follower = torch.where(counts & (ahead_m < 0), -ahead_m, torch.inf).min(1)
     return LaneNeighbours(
         leader=torch.where(leader_m.isinf(), -1, leader),
         leader_distance_m=leader_m,

@@ -12,15 +12,18 @@ from recorded_scenes import Track, straight_scene
 from drivecast.envs.batched.traffic import BatchedHighwayTraffic
 from drivecast.envs.drivers import ConstantVelocityDriver, HumanDriver, IdleDriver, IDMDriver
 from drivecast.envs.evaluation.closed_loop import IMAGINED_AGENTS, ClosedLoopConfig, run_episodes
+from drivecast.envs.evaluation.metrics import DriveLog
 from drivecast.envs.evaluation.results import compare, summarise
 from drivecast.envs.highway.traffic import HighwayTraffic
+from drivecast.envs.lockstep import LockstepStep
 from drivecast.envs.recorded.traffic import RecordedTraffic
 from drivecast.envs.replay.episode import Episode
 from drivecast.envs.replay.readings import Readings
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.scene.contact import ego_separation_m, nearest_contact
 from drivecast.worldmodel.scene.driver import Imagination
-from drivecast.worldmodel.scene.traffic import Controls
+from drivecast.worldmodel.scene.road import Road
+from drivecast.worldmodel.scene.traffic import Controls, TrafficState
 
 PLATOON = [Track(x_m=20 + 30 * i, speed_mps=20 - 4 * i, last=100) for i in range(3)]  # closing in on each other
 SPREAD = [Track(x_m=20 + 60 * i, speed_mps=10, lane=i % 2, last=80 + i) for i in range(6)]
@@ -300,3 +303,19 @@ def test_being_run_into_does_not_excuse_slowness():
     summary = summarise(table.reset_index().iloc[:1], "braking", "made")
     ends = summary["progress_to_human_by_end"]
     assert set(ends) == {"unharmed", "at_fault", "not_at_fault"}
+
+
+@pytest.mark.parametrize(("over_m", "fault"), [(0.2, False), (0.5, True)])
+def test_a_contact_at_the_side_is_no_fault_of_who_reaches_a_little_over_the_marking(over_m, fault):
+    """Wide cars on narrow lanes do: 0.3 m are allowed."""
+    road, dt_s = Road.straight(2, lane_width_m=3.2), 0.5
+    ego, other = (0.0, -0.6 - over_m), (-1.0, -2.5 - over_m)
+    boxes = torch.full((1, 2), 2.0)
+    state = TrafficState(
+        torch.tensor([[ego, other]]), torch.zeros(1, 2), 10 + 0 * boxes, 2.5 * boxes, boxes, torch.ones(1, 2).bool()
+    )
+    log, no, yes = DriveLog(state, road, dt_s), torch.tensor([False]), torch.tensor([True])
+    nothing = Controls(torch.zeros(1), torch.zeros(1))
+    for collided in (no, no, no, no, yes):
+        log.add(LockstepStep(state, nothing, collided, no, no, no))
+    assert log.table().loc[0, ["contact", "at_fault"]].tolist() == ["side", fault]

@@ -140,3 +140,5 @@ def test_straddling_is_reaching_over_the_lane_marking():
     assert straddles_lanes(scene((0, 0.9, 0, 10)), road).tolist() == [False]
     assert straddles_lanes(scene((0, 1.1, 0, 10)), road).tolist() == [True]
     assert straddles_lanes(scene((0, 0.0, 0.6, 10)), road).tolist() == [True]
+    assert straddles_lanes(scene((0, 1.1, 0, 10)), road, beyond_m=0.3).tolist() == [False]
+    assert straddles_lanes(scene((0, 1.4, 0, 10)), road, beyond_m=0.3).tolist() == [True]
