@@ -23,7 +23,7 @@ from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
 
 class RuleDriver:
-    """Proposes {keep, left, right} x time gaps x starts, rolls each out with IDM for everybody, drives the best.
+    """Proposes {keep, left, right} x time gaps x starts or offsets, rolls each out with IDM for all, drives the best.
 
     The rollout is along the ego's lane, straightened. The others keep the lane that they are bound for, behind their
     leader or the ego where it is in their way, and wish to go on at their present speed. The ego follows by IDM with
