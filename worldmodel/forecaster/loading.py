@@ -8,6 +8,8 @@ from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.model import MODEL_KIND, WorldModel, WorldModelConfig
 from drivecast.worldmodel.storage.checkpoint import config_from_dict, load_model
 
+BEFORE_IT_WAS_SAID = {"latent_process": "independent", "decide_steps": 1}  # of models older than these settings
+
 
 def load_world_model(path: Path | str, device: str = "cpu") -> WorldModel:
     """The frozen model in `path` (a file, or the folder that holds it), ready to forecast.
@@ -15,7 +17,7 @@ def load_world_model(path: Path | str, device: str = "cpu") -> WorldModel:
     Raises `InputError` where the file is missing, damaged, or no world model.
     """
     loaded = load_model(path, MODEL_KIND)
-    model = WorldModel(config_from_dict(WorldModelConfig, loaded.config))
+    model = WorldModel(config_from_dict(WorldModelConfig, {**BEFORE_IT_WAS_SAID, **loaded.config}))
     try:
         model.load_state_dict(loaded.state)
     except RuntimeError as error:
