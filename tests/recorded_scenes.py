@@ -12,8 +12,8 @@ import torch
 
 from drivecast.worldmodel.recordings.lane import Lane
 from drivecast.worldmodel.recordings.recording import Recording
-from drivecast.worldmodel.recordings.store import RecordedScene
 from drivecast.worldmodel.recordings.store_writer import write_store
+from drivecast.worldmodel.recordings.window import RecordedScene
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState
 

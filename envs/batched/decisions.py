@@ -17,13 +17,13 @@ from drivecast.envs.batched.places import Few, anywhere, places_of
 from drivecast.envs.batched.scene import Scene
 from drivecast.envs.batched.situation import Situation, behind, closing_speed
 from drivecast.envs.behaviour.laws import TAU_PURSUIT_S, desired_gap, free_acceleration, lane_steering, worth_changing
+from drivecast.worldmodel.scene.kinematics import MAX_ACCELERATION_MPS2
 
-MAX_ACCELERATION_MPS2 = 6.0
 LANE_CHANGE_DELAY_S = 1.0
 LANE_CHANGE_MIN_SPEED_MPS = 1.0
 
 TAU_ACCELERATION_S = 0.6
-MAX_STEERING_RAD = math.pi / 3
+MOST_STEERING_RAD = math.pi / 3  # of highway-env's own drivers
 MOST_SLIP_SINE = 0.9
 HALF_LENGTH_M = 2.5
 
@@ -36,7 +36,7 @@ def steering_towards(scene: Scene, lanes: Lanes, target: Tensor) -> Tensor:
     def steering(speed: Tensor, across: Tensor, heading: Tensor) -> tuple[Tensor]:
         # full_like: torch takes a number over a tensor as a product with the reciprocal, which rounds otherwise
         half_length = torch.full_like(speed, HALF_LENGTH_M)
-        return (lane_steering(speed, across, heading, lane_heading, half_length, MOST_SLIP_SINE, MAX_STEERING_RAD),)
+        return (lane_steering(speed, across, heading, lane_heading, half_length, MOST_SLIP_SINE, MOST_STEERING_RAD),)
 
     across = lanes.across(scene.x_m, scene.y_m, target)
     # who is on the centre line of a straight lane, and points along it, does not steer

@@ -9,16 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from drivecast.envs.batched.collisions import collide
-from drivecast.envs.batched.decisions import choose_lanes, idm_actions, steering_towards
-from drivecast.envs.batched.dynamics import move
+from drivecast.envs.batched.frame import Frame
 from drivecast.envs.batched.lanes import Lanes
 from drivecast.envs.batched.scene import Scene
-from drivecast.envs.batched.situation import Situation
-from drivecast.envs.batched.traffic import held, state_of
+from drivecast.envs.batched.traffic import state_of
 from drivecast.envs.behaviour.driver_parameters import DriverParameters
+from drivecast.worldmodel.scene.kinematics import within_limits
 from drivecast.worldmodel.scene.road import Road
-from drivecast.worldmodel.scene.traffic import Controls, TrafficState
+from drivecast.worldmodel.scene.traffic import Controls, TrafficState, with_ego
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,10 +117,6 @@ class Branch:
     def __init__(self, moments: Moments, ego: TrafficState, others_listen: bool = True) -> None:
         self.moments, self.others_listen = moments, others_listen
         scene = moments.scene
-
-        def with_ego(values: Tensor, own: Tensor) -> Tensor:
-            return torch.cat([own.to(values)[:, None], values[:, 1:]], 1)
-
         x, y = with_ego(scene.x_m, ego.position_m[:, 0]), with_ego(scene.y_m, -ego.position_m[:, 1])
         heading = with_ego(scene.heading_rad, -ego.heading_rad)
         with torch.no_grad():
@@ -133,28 +127,16 @@ class Branch:
             heading_rad=heading,
             speed_mps=with_ego(scene.speed_mps, ego.speed_mps),
             lane=lane,
-            target_lane=torch.cat([lane[:, :1], scene.target_lane[:, 1:]], 1),
+            target_lane=with_ego(scene.target_lane, lane[:, 0]),
         )
 
     def step(self, controls: Controls) -> TrafficState:
         """The state `(moment, agent)` one step on; `controls (moment,)` in our frame, held to what a car can do."""
         moments, scene = self.moments, self.scene
-        own_acceleration, own_steering = held(controls, scene, moments.dt_s)
-        now = Situation.of(scene, moments.lanes, moments.drivers)
-        target, timer = choose_lanes(now)
-        follows = scene.idm & ~scene.crashed
-        # highway-env's own drivers brake into reverse when their leader is too near, and its steering is unstable there
-        least = -scene.speed_mps.clamp_min(0.0) * (1 / moments.dt_s)
-        acceleration = idm_actions(now, target, scene.idm).maximum(least)
-        acceleration = torch.where(follows, acceleration, scene.acceleration_mps2)
-        steering = torch.where(follows, steering_towards(scene, moments.lanes, target), scene.steering_rad)
-        scene = scene.but(
-            target_lane=target,
-            timer_s=timer,
-            acceleration_mps2=torch.cat([own_acceleration[:, None], acceleration[:, 1:]], 1),
-            steering_rad=torch.cat([-own_steering[:, None], steering[:, 1:]], 1),
-        )
-        scene = collide(move(scene, moments.lanes, moments.dt_s), moments.dt_s, moments.ego_only, moments.obstacles)
+        own = within_limits(controls, scene.speed_mps[:, 0], moments.dt_s)
+        frame = Frame.decided(scene, moments.lanes, moments.drivers, scene.idm & ~scene.crashed)
+        frame = frame.without_reverse(moments.dt_s).with_ego(own.acceleration_mps2, -own.steering_rad)
+        scene = frame.carried_out(moments.dt_s, moments.ego_only, moments.obstacles)
         self.scene = scene if self.others_listen else _others_detached(scene)
         return state_of(self.scene, moments.obstacles, scene.x_m.dtype)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,19 +11,17 @@ import torch
 from gymnasium.utils import seeding
 from torch import Tensor
 
-from drivecast.envs.batched.collisions import collide
-from drivecast.envs.batched.decisions import TAU_ACCELERATION_S, choose_lanes, idm_actions, steering_towards
-from drivecast.envs.batched.dynamics import move
+from drivecast.envs.batched.decisions import TAU_ACCELERATION_S
 from drivecast.envs.batched.first_scene import first_scene, widened
+from drivecast.envs.batched.frame import Frame
 from drivecast.envs.batched.lanes import Lanes
-from drivecast.envs.batched.places import anywhere
 from drivecast.envs.batched.random_streams import RandomStreams
 from drivecast.envs.batched.rewards import highway_reward, merge_reward
 from drivecast.envs.batched.scene import Scene
-from drivecast.envs.batched.situation import Situation
 from drivecast.envs.batched.spawn import Spawn, spawn_highway, spawn_merge, spawn_merge_generic
 from drivecast.envs.behaviour.driver_parameters import HIGHWAY_ENV, DriverParameters
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.scene.traffic import with_ego
 
 SPAWNS: dict[str, Callable[[RandomStreams, dict[str, Any]], Spawn]] = {
     "highway-v0": spawn_highway,
@@ -161,10 +159,6 @@ class BatchedHighway:
         and no target lane, for which no car ever breaks off its own lane change.
         """
         scene = self.scene
-
-        def with_ego(values: Tensor, own: Tensor) -> Tensor:
-            return torch.cat([own.to(values)[:, None], values[:, 1:]], 1)
-
         self.scene = scene.but(
             target_lane=with_ego(scene.target_lane, target_lane),
             target_speed_mps=with_ego(scene.target_speed_mps, target_speed_mps),
@@ -205,8 +199,8 @@ class BatchedHighway:
         self.speed_index = index.clamp(0, top)
         wanted = self.target_speeds[self.speed_index]
         return scene.but(
-            target_lane=torch.cat([target[:, None], scene.target_lane[:, 1:]], 1),
-            target_speed_mps=torch.cat([wanted[:, None], scene.target_speed_mps[:, 1:]], 1),
+            target_lane=with_ego(scene.target_lane, target),
+            target_speed_mps=with_ego(scene.target_speed_mps, wanted),
         )
 
     def _reward(self, action: Tensor, lane_before: Tensor) -> Tensor:
@@ -258,7 +252,7 @@ def advance(
     drivers: DriverParameters = HIGHWAY_ENV,
     by_meta_actions: bool = True,
 ) -> Scene:
-    """One frame: everyone decides, everyone moves, then who touches whom (`Road.act`, `Road.step`).
+    """One frame, as highway-env has it.
 
     Args:
         scene: The frame before.
@@ -269,28 +263,20 @@ def advance(
         drivers: Everybody's IDM and MOBIL.
         by_meta_actions: An ego with a target lane and speed steers for them by itself.
     """
-    now = Situation.of(scene, lanes, drivers)
-    target, timer = choose_lanes(now)
-    follows = scene.idm & ~scene.crashed
-    acceleration = torch.where(follows, idm_actions(now, target, scene.idm), scene.acceleration_mps2)
-    controller = steering_towards(scene, lanes, target)
-    steering = torch.where(follows, controller, scene.steering_rad)
-    ego = scene.aims & ~scene.idm
-    if by_meta_actions and anywhere(ego):  # with meta-actions: `ControlledVehicle.act`
-        acceleration = torch.where(
-            ego, 1 / TAU_ACCELERATION_S * (scene.target_speed_mps - scene.speed_mps), acceleration
-        )
-        steering = torch.where(ego, controller, steering)
-    scene = scene.but(target_lane=target, timer_s=timer, acceleration_mps2=acceleration, steering_rad=steering)
-    return collide(move(scene, lanes, dt_s), dt_s, ego_only, obstacles)
+    steers = scene.aims if by_meta_actions else scene.idm
+    frame = Frame.decided(scene, lanes, drivers, steers & ~scene.crashed)
+    if by_meta_actions:  # `ControlledVehicle.act`
+        towards = 1 / TAU_ACCELERATION_S * (scene.target_speed_mps - scene.speed_mps)
+        acceleration = torch.where(scene.aims & ~scene.idm, towards, frame.acceleration_mps2)
+        frame = replace(frame, acceleration_mps2=acceleration)
+    return frame.carried_out(dt_s, ego_only, obstacles)
 
 
 def _driven(scene: Scene, acceleration_mps2: Tensor, steering_rad: Tensor) -> Scene:
     """The ego's controls put into force."""
-    acceleration_mps2, steering_rad = acceleration_mps2.to(scene.x_m), steering_rad.to(scene.x_m)
     return scene.but(
-        acceleration_mps2=torch.cat([acceleration_mps2[:, None], scene.acceleration_mps2[:, 1:]], 1),
-        steering_rad=torch.cat([steering_rad[:, None], scene.steering_rad[:, 1:]], 1),
+        acceleration_mps2=with_ego(scene.acceleration_mps2, acceleration_mps2),
+        steering_rad=with_ego(scene.steering_rad, steering_rad),
     )
 
 

@@ -13,11 +13,10 @@ from drivecast.envs.batched.scene import Scene
 from drivecast.envs.batched.simulator import SPAWNS, BatchedHighway
 from drivecast.envs.behaviour.intents import Intents
 from drivecast.envs.highway.road import ThroughLane, road_of, through_lanes
-from drivecast.envs.highway.simulator import MAX_ACCELERATION_MPS2, MAX_BRAKING_MPS2
 from drivecast.envs.highway.traffic import ENDLESS, check_desired_speed, scenario_of, start_of
 from drivecast.envs.lockstep import LockstepStart, LockstepStep
 from drivecast.worldmodel.errors import InputError
-from drivecast.worldmodel.scene.kinematics import MAX_STEERING_RAD
+from drivecast.worldmodel.scene.kinematics import within_limits
 from drivecast.worldmodel.scene.road import NO_LANE, Road
 from drivecast.worldmodel.scene.traffic import Controls, TrafficState
 
@@ -88,8 +87,8 @@ class BatchedHighwayTraffic:
         simulator, before = self.simulator, self.simulator.scene
         if self.reactive:
             simulator.show(self._target_lane(), torch.full_like(before.x_m[:, 0], self.desired_speed_mps))
-        acceleration, steering = held(controls, before, self.dt_s)
-        scene = simulator.drive(acceleration, -steering)
+        held = within_limits(controls, before.speed_mps[:, 0], self.dt_s)
+        scene = simulator.drive(held.acceleration_mps2, -held.steering_rad)
         simulator.scene = before.where(self._ended, scene) if bool(self._ended.any()) else scene
         self._steps += 1
         late = self._steps * self.dt_s >= self.scenario.duration_s - 1e-6
@@ -105,7 +104,7 @@ class BatchedHighwayTraffic:
         dtype = torch.get_default_dtype()
         return LockstepStep(
             self._state(),
-            Controls(acceleration.to(dtype), steering.to(dtype)),
+            held.map(lambda values: values.to(dtype)),
             collided,
             off_road,
             completed,
@@ -184,11 +183,3 @@ def state_of(scene: Scene, obstacles: int, dtype: torch.dtype) -> TrafficState:
         width_m=width.to(dtype),
         valid=valid,
     )
-
-
-def held(controls: Controls, scene: Scene, dt_s: float) -> tuple[Tensor, Tensor]:
-    """Controls that a car can follow, as `drivecast.envs.highway.simulator.clip_controls` has it."""
-    speed = scene.speed_mps[:, 0]
-    braking = (speed.clamp_min(0.0) / dt_s).clamp_max(MAX_BRAKING_MPS2)
-    acceleration = controls.acceleration_mps2.to(speed).clamp_max(MAX_ACCELERATION_MPS2).maximum(-braking)
-    return acceleration, controls.steering_rad.to(speed).clamp(-MAX_STEERING_RAD, MAX_STEERING_RAD)

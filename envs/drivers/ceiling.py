@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from drivecast.envs.batched.collisions import collide
-from drivecast.envs.batched.decisions import choose_lanes, idm_actions, steering_towards
-from drivecast.envs.batched.dynamics import move
+from drivecast.envs.batched.frame import Frame
 from drivecast.envs.batched.scene import Scene
 from drivecast.envs.batched.situation import Situation, behind
 from drivecast.envs.behaviour.driver_parameters import DriverParameters
 from drivecast.envs.behaviour.laws import free_acceleration
-from drivecast.envs.drivers.rule import LaneFrame, RuleConfig, RuleDriver
-from drivecast.envs.highway.simulator import MAX_ACCELERATION_MPS2, MAX_BRAKING_MPS2
+from drivecast.envs.drivers.lane_frame import LaneFrame
+from drivecast.envs.drivers.proposals import RuleConfig
+from drivecast.envs.drivers.rule import RuleDriver
 from drivecast.envs.lockstep import LockstepTraffic
 from drivecast.worldmodel.errors import InputError
-from drivecast.worldmodel.scene.kinematics import MAX_STEERING_RAD
+from drivecast.worldmodel.scene.kinematics import within_limits
 from drivecast.worldmodel.scene.road import NO_LANE
+from drivecast.worldmodel.scene.traffic import Controls, with_ego
 
 if TYPE_CHECKING:
     from drivecast.envs.batched.traffic import BatchedHighwayTraffic
@@ -155,30 +155,20 @@ class EgoBranch:
     def _step(self, step: int) -> Tensor:
         """One frame; returns the ego's acceleration."""
         traffic, scene = self.traffic, self.scene
-        simulator, lanes = traffic.simulator, traffic.simulator.lanes
+        simulator = traffic.simulator
         going = step * self.dt_s >= self.start_s - 1e-6
         aim = torch.where(going, self.aim, scene.lane[:, 0])
         if traffic.reactive:
-            scene = scene.but(target_lane=torch.cat([aim[:, None], scene.target_lane[:, 1:]], 1))
-        now = Situation.of(scene, lanes, self.others)
-        target, timer = choose_lanes(now)
-        follows = scene.idm & ~scene.crashed
-        acceleration = torch.where(follows, idm_actions(now, target, scene.idm), scene.acceleration_mps2)
-        steering = steering_towards(scene, lanes, torch.cat([aim[:, None], target[:, 1:]], 1))
-        own, turn = self._ego_controls(now, aim), steering[:, 0].clamp(-MAX_STEERING_RAD, MAX_STEERING_RAD)
-        steering = torch.where(follows, steering, scene.steering_rad)
-        scene = scene.but(
-            target_lane=target,
-            timer_s=timer,
-            acceleration_mps2=torch.cat([own[:, None], acceleration[:, 1:]], 1),
-            steering_rad=torch.cat([turn[:, None], steering[:, 1:]], 1),
-        )
-        moved = move(scene, lanes, self.dt_s)
-        self.scene = collide(moved, self.dt_s, simulator.ego_only, len(simulator.obstacles))
-        return own
+            scene = scene.but(target_lane=with_ego(scene.target_lane, aim))
+        frame = Frame.decided(scene, simulator.lanes, self.others, scene.vehicle & ~scene.crashed, aim)
+        wish = Controls(self._following(frame.now, aim), frame.steering_rad[:, 0])
+        own = within_limits(wish, scene.speed_mps[:, 0], self.dt_s)
+        frame = frame.with_ego(own.acceleration_mps2, own.steering_rad)
+        self.scene = frame.carried_out(self.dt_s, simulator.ego_only, len(simulator.obstacles))
+        return own.acceleration_mps2
 
-    def _ego_controls(self, now: Situation, aim: Tensor) -> Tensor:
-        """IDM behind the leaders on its lane and on the one that it goes to, held to what a car can do, m/s²."""
+    def _following(self, now: Situation, aim: Tensor) -> Tensor:
+        """IDM behind the leaders on its lane and on the one that it goes to, m/s²."""
         scene, motion = now.scene, now.motion
         row = torch.arange(len(aim), device=aim.device)
         me = torch.zeros_like(row)
@@ -188,5 +178,4 @@ class EgoBranch:
             behind(mine, motion.of(row, now.order.leader(row, me, lane)), free, self.ego)
             for lane in (scene.lane[:, 0], aim)
         ]
-        braking = (speed.clamp_min(0.0) / self.dt_s).clamp_max(MAX_BRAKING_MPS2)
-        return torch.minimum(*on_each).clamp_max(MAX_ACCELERATION_MPS2).maximum(-braking)
+        return torch.minimum(*on_each)

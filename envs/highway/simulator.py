@@ -9,10 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from drivecast.worldmodel.errors import InputError
-from drivecast.worldmodel.scene.kinematics import MAX_STEERING_RAD
 
-MAX_ACCELERATION_MPS2 = 6.0  # what highway-env's own drivers are held to
-MAX_BRAKING_MPS2 = 8.0  # an emergency stop on a dry road
 SIMULATORS = ("batched", "highway-env")  # who simulates: ours (envs/batched) or highway-env itself
 IDLE = 1  # highway-env's meta-action "do nothing"
 
@@ -175,18 +172,6 @@ def make_simulator(scenario: HighwayScenario, **overrides: Any) -> Any:
     `overrides` of highway-env's configuration come last.
     """
     return _simulator_class(scenario.environment)(config={**scenario.highway_config(), **overrides})
-
-
-def clip_controls(
-    acceleration_mps2: np.ndarray, steering_rad: np.ndarray, speed_mps: np.ndarray, dt_s: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Controls that a car can follow: as in our bicycle it does not brake into reverse.
-
-    Steering is held within ±0.7 rad, acceleration within -8 and 6 m/s² and so that the speed stays at or above zero.
-    """
-    braking = np.minimum(MAX_BRAKING_MPS2, np.maximum(speed_mps, 0.0) / dt_s)
-    acceleration = np.clip(acceleration_mps2, -braking, MAX_ACCELERATION_MPS2)
-    return acceleration, np.clip(steering_rad, -MAX_STEERING_RAD, MAX_STEERING_RAD)
 
 
 def road_users(simulator: Any) -> list[Any]:

@@ -12,7 +12,6 @@ from drivecast.envs.highway.ego import mix_vehicles, show_ego
 from drivecast.envs.highway.road import road_of, through_lanes
 from drivecast.envs.highway.simulator import (
     HighwayScenario,
-    clip_controls,
     make_simulator,
     read_impacts,
     read_state,
@@ -20,6 +19,7 @@ from drivecast.envs.highway.simulator import (
 )
 from drivecast.envs.lockstep import LockstepStart, LockstepStep
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.scene.kinematics import within_limits
 from drivecast.worldmodel.scene.road import NO_LANE, Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
@@ -61,7 +61,7 @@ class HighwayTraffic:
     """One of highway-env's environments per episode, stepped side by side in this process.
 
     The state is complete (every vehicle, no observation in between) and in our frame; the spawn of a seed, the initial
-    speeds and the other cars are highway-env's own. Controls are held within what the bicycle allows (`clip_controls`).
+    speeds and the other cars are highway-env's own. Controls are held within what the bicycle allows (`within_limits`).
     An episode ends when the ego crashes (highway-env counts an overlap that it predicts for the next step, too; other
     cars may crash among themselves), when its centre leaves the road, when it has done what the environment asks for
     (highway-*: lasted `duration_s`; merge-*, exit-*: reached the end of the road section), or after `duration_s`.
@@ -148,12 +148,8 @@ class HighwayTraffic:
         """Advance every episode that is not over; `controls` in our frame, steering positive to the left."""
         if controls is None:
             raise InputError(f"driver 'human': {self.name} has no recorded ego; drive it with another driver")
-        acceleration, steering = clip_controls(
-            controls.acceleration_mps2.detach().cpu().double().numpy(),
-            controls.steering_rad.detach().cpu().double().numpy(),
-            self._state[:, 0, 3],
-            self.dt_s,
-        )
+        held = within_limits(controls.detach(), torch.from_numpy(self._state[:, 0, 3]), self.dt_s)
+        acceleration, steering = held.acceleration_mps2.numpy(), held.steering_rad.numpy()
         self._steps += 1
         out_of_time = self._steps * self.dt_s >= self.scenario.duration_s - 1e-6
         events = np.zeros((4, len(self._ended)), bool)  # collided, off_road, completed, timed_out
@@ -175,7 +171,7 @@ class HighwayTraffic:
         collided, off_road, done, late = (torch.from_numpy(event.copy()) for event in events)
         return LockstepStep(
             self._traffic_state(),
-            Controls(torch.as_tensor(acceleration, dtype=dtype), torch.as_tensor(steering, dtype=dtype)),
+            held.map(lambda values: values.to(dtype)),
             collided,
             off_road,
             done,

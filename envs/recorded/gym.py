@@ -10,11 +10,13 @@ import numpy as np
 import torch
 
 from drivecast.envs.highway.simulator import check_finite
-from drivecast.envs.recorded.traffic import RecordedTraffic, RecordedTrafficConfig
+from drivecast.envs.recorded.config import RecordedTrafficConfig
+from drivecast.envs.recorded.traffic import RecordedTraffic
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.scene.kinematics import wrapped
 from drivecast.worldmodel.scene.lane_neighbours import nearest_agents
 from drivecast.worldmodel.scene.road import Road
-from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
+from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState, along_and_left
 
 MOST_ACCELERATION_MPS2 = 6.0  # an action of 1
 MOST_STEERING_RAD = 0.3
@@ -127,22 +129,20 @@ def observation(state: TrafficState, road: Road, goal: Goal) -> np.ndarray:
             ego.speed_mps[0, 0] / 30,
             goal.desired_speed_mps[0] / 30,
             there.across_m[0, 0] / 4,
-            _wrapped(ego.heading_rad - there.heading_rad)[0, 0],
+            wrapped(ego.heading_rad - there.heading_rad)[0, 0],
             there.width_m[0, 0] / 4,
         ]
     )
-    forward = ego.direction
-    left = torch.stack([-forward[..., 1], forward[..., 0]], -1)
-    offset = near.position_m - ego.position_m
-    velocity = near.velocity_mps - ego.velocity_mps
+    ahead, left = along_and_left(near.position_m - ego.position_m, ego.direction)
+    faster, drifting = along_and_left(near.velocity_mps - ego.velocity_mps, ego.direction)
     turn = near.heading_rad - ego.heading_rad
     others = torch.stack(
         [
-            near.valid.to(offset),
-            (offset * forward).sum(-1) / 50,
-            (offset * left).sum(-1) / 50,
-            (velocity * forward).sum(-1) / 30,
-            (velocity * left).sum(-1) / 30,
+            near.valid.to(ahead),
+            ahead / 50,
+            left / 50,
+            faster / 30,
+            drifting / 30,
             turn.cos(),
             turn.sin(),
             near.length_m / 10,
@@ -154,7 +154,3 @@ def observation(state: TrafficState, road: Road, goal: Goal) -> np.ndarray:
     padded = torch.zeros(NEIGHBOURS, len(OTHER))
     padded[: len(others)] = others
     return torch.cat([own, padded.flatten()]).clamp(-LIMIT, LIMIT).numpy().astype(np.float32)
-
-
-def _wrapped(angle_rad: torch.Tensor) -> torch.Tensor:
-    return torch.atan2(angle_rad.sin(), angle_rad.cos())

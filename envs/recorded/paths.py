@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from drivecast.worldmodel.recordings.store import RecordedScene
+from drivecast.worldmodel.recordings.window import RecordedScene
 from drivecast.worldmodel.scene.lane_neighbours import longest_lane, single_lane
 from drivecast.worldmodel.scene.traffic import _TensorRecord
 

@@ -5,34 +5,21 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from drivecast.envs.behaviour.fitted_drivers import TRAITS, DriverTraits, FittedDrivers
+from drivecast.envs.recorded.config import RecordedTrafficConfig
 from drivecast.envs.recorded.paths import RecordedPaths
 from drivecast.envs.recorded.reaction import Reaction, Situation, advance, placed
-from drivecast.worldmodel.recordings.store import RecordedScene
+from drivecast.worldmodel.recordings.window import RecordedScene
 from drivecast.worldmodel.scene.contact import separation_m
 from drivecast.worldmodel.scene.road import RoadPosition
-from drivecast.worldmodel.scene.traffic import TrafficState
+from drivecast.worldmodel.scene.traffic import TrafficState, with_ego
 
 DESIRED_QUANTILE = 0.95  # of its own recorded speeds: nobody wants less
 MOVED_M, MOVED_MPS = 0.05, 0.3  # beyond this the ego does not do what the human did
-
-
-class ReactionConfig(Protocol):
-    """What is read of `RecordedTrafficConfig`."""
-
-    @property
-    def others(self) -> str: ...
-    @property
-    def idm(self) -> str: ...
-    @property
-    def idm_seed(self) -> int: ...
-    @property
-    def appearing_m(self) -> float: ...
 
 
 class ReactingVehicles:
@@ -44,7 +31,9 @@ class ReactingVehicles:
     long as the recording shows it, when there is room.
     """
 
-    def __init__(self, scenes: Mapping[str, RecordedScene], config: ReactionConfig, device: torch.device) -> None:
+    def __init__(
+        self, scenes: Mapping[str, RecordedScene], config: RecordedTrafficConfig, device: torch.device
+    ) -> None:
         dense = list(scenes.values())
         self.config = config
         self.paths = RecordedPaths.of_scenes(dense).to(device)
@@ -108,7 +97,7 @@ class ReactingVehicles:
             width_m=torch.where(decision.enters, replayed.width_m, before.width_m),
             valid=stays | decision.enters,
         )
-        scene = _choose(self.reacts, reacted, replayed)
+        scene = reacted.where(self.reacts, replayed)
         valid = scene.valid & (self.reacts | ~others) if reactive else scene.valid & ~self._appeared(before, scene)
         return replace(scene, valid=valid)
 
@@ -127,8 +116,8 @@ class ReactingVehicles:
         turn = before.heading_rad[:, 0] - ego_on_axis.heading_rad[:, 0]
         sideways = torch.zeros_like(driven_m)
         sideways[:, 0] = before.speed_mps[:, 0] * turn.sin()
-        after = torch.cat([ego.speed_mps[:, None], replayed.speed_mps[:, 1:]], 1)
-        known = torch.cat([ego.valid[:, None], replayed.valid[:, 1:]], 1) & before.valid
+        after = with_ego(replayed.speed_mps, ego.speed_mps)
+        known = with_ego(replayed.valid, ego.valid) & before.valid
         recorded = replayed[:, 0]
         apart = (ego.position_m - recorded.position_m).norm(dim=-1) > MOVED_M
         moved = apart | ((ego.speed_mps - recorded.speed_mps).abs() > MOVED_MPS) | ~recorded.valid
@@ -173,13 +162,3 @@ def drivers_of(scenes: Mapping[str, RecordedScene], fitted: FittedDrivers, seed:
         own = torch.nanquantile(speeds.cpu(), DESIRED_QUANTILE, dim=0)
         parts.append(replace(drawn, desired_speed_mps=torch.maximum(drawn.desired_speed_mps, own)))
     return DriverTraits(*(torch.cat([getattr(part, trait) for part in parts]) for trait in TRAITS))
-
-
-def _choose(first: Tensor, one: TrafficState, other: TrafficState) -> TrafficState:
-    """`one` where `first (batch, slot)`, else `other`."""
-
-    def choose(name: str) -> Tensor:
-        values, others = getattr(one, name), getattr(other, name)
-        return torch.where(first[..., None] if values.dim() > first.dim() else first, values, others)
-
-    return TrafficState(**{name: choose(name) for name in one.__dict__})

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from drivecast.envs.behaviour.fitted_drivers import DriverTraits, idm_acceleration
 from drivecast.envs.recorded.paths import RecordedPaths
+from drivecast.worldmodel.scene.kinematics import MAX_BRAKING_MPS2
 from drivecast.worldmodel.scene.traffic import TrafficState
 
 SEEN_M = 80.0  # how far ahead a leader is looked for
@@ -21,7 +22,6 @@ MOST_DRIFT_S = 1.0  # how long the ego is expected to go on moving sideways
 ENTRY_GAP_M = 1.0  # room that who enters must find ahead and behind
 FIRM_MPS2 = 2.0  # braking that nobody who follows attentively is in need of (highway-env's MOBIL imposes no more)
 ABREAST_MPS2 = 4.0  # least braking of who is beside somebody in whose way it is
-MOST_BRAKING_MPS2 = 8.0  # as the ego's
 PASSES = 3  # in which the news of hard braking runs up a queue within one step
 
 
@@ -105,7 +105,7 @@ class Reaction:
             braking = torch.where(reacts, (-acceleration).clamp_min(0.0), recorded_braking)
             needed = needed_braking(speed, lead_mps, of_leader(braking, leader), gap).masked_fill(nobody, 0.0)
             acceleration = torch.where(needed > comfortable, torch.minimum(wanted, -needed), wanted)
-            acceleration = acceleration.clamp(-MOST_BRAKING_MPS2, MOST_BRAKING_MPS2)
+            acceleration = acceleration.clamp(-MAX_BRAKING_MPS2, MAX_BRAKING_MPS2)
             if self.hands_over:
                 new = reacts | moved_ego  # where the recording no longer holds
                 heeds = of_leader(new, leader) & ~nobody & (needed > FIRM_MPS2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,80 +11,20 @@ import torch
 from torch import Tensor
 
 from drivecast.envs.lockstep import LockstepStart, LockstepStep
+from drivecast.envs.recorded.config import RecordedTrafficConfig
 from drivecast.envs.recorded.reacting_vehicles import ReactingVehicles
+from drivecast.envs.recorded.tasks import Tasks, find_tasks
 from drivecast.worldmodel.errors import InputError
-from drivecast.worldmodel.recordings.store import RecordedScene, WindowStore
+from drivecast.worldmodel.recordings.store import WindowStore
+from drivecast.worldmodel.recordings.window import RecordedScene
 from drivecast.worldmodel.scene.contact import ego_separation_m
-from drivecast.worldmodel.scene.kinematics import MAX_STEERING_RAD, bicycle_step, recorded_controls
+from drivecast.worldmodel.scene.kinematics import MAX_STEERING_RAD, drive, recorded_controls
 from drivecast.worldmodel.scene.lane_neighbours import longest_lane, single_lane
 from drivecast.worldmodel.scene.road import NO_LANE, Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
 PERMUTATION_SEED = 2005  # of the fixed order in which seeds visit the vehicles
 GOAL_TOLERANCE_M = 1e-3  # rounding of a replayed position
-OTHERS = ("replay", "yielding", "reactive")
-
-
-@dataclass(frozen=True)
-class RecordedTrafficConfig:
-    """How a recorded vehicle is replaced.
-
-    Args:
-        history_s: How long a vehicle must have been recorded before it is driven, s; drivers see that history.
-        slack_s: A vehicle cut by the end of its recording has to reach where it was this long before the end, s, so
-            that a driver who is a little slower is not failed by the clock.
-        min_span_s: A vehicle is driven only if the human took at least this long over its span, s.
-        min_span_m: ... and covered at least this distance, m.
-        patience: The time allowed, as a multiple of what the human took (the recording's end may come first).
-        off_road_m: How far the ego's centre may be outside every lane before it has left the road, m.
-        contact_tolerance_m: Overlap of boxes that is not yet a contact, m (NGSIM gives sizes in steps of 0.15 m).
-        appearing_m: A vehicle that comes into the recording this near the ego, where no human was, is left out, m.
-        desired_speed_mps: Speed the ego is asked for, m/s; 0: the 95th percentile of the recording's speeds.
-        max_acceleration_mps2: The ego's controls are held within this, m/s^2, forwards and in braking.
-        others: What the others do: replay; yielding (replay, until one is about to run into the ego: from then on it
-            drives by IDM); reactive (all drive by IDM from the start).
-        idm: Their parameters of IDM: name of a file in configs/idm, or a path.
-        idm_seed: Draws each vehicle's parameters.
-    """
-
-    history_s: float = 1.0
-    slack_s: float = 2.0
-    min_span_s: float = 2.0
-    min_span_m: float = 5.0
-    patience: float = 2.0
-    off_road_m: float = 1.0
-    contact_tolerance_m: float = 0.05
-    appearing_m: float = 0.5
-    desired_speed_mps: float = 0.0
-    max_acceleration_mps2: float = 8.0
-    others: str = "replay"
-    idm: str = "fitted-us101"
-    idm_seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("history_s", "slack_s", "min_span_m", "off_road_m", "contact_tolerance_m", "appearing_m"):
-            if getattr(self, name) < 0:
-                raise InputError(f"traffic.{name}: expected at least 0, got {getattr(self, name)}")
-        for name in ("min_span_s", "max_acceleration_mps2"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"traffic.{name}: expected more than 0, got {getattr(self, name)}")
-        if self.others not in OTHERS:
-            raise InputError(f"recorded.others: expected {', '.join(OTHERS[:-1])} or {OTHERS[-1]}; got '{self.others}'")
-        if self.patience < 1:
-            raise InputError(f"traffic.patience: expected at least 1 (the human's time), got {self.patience}")
-
-
-@dataclass(frozen=True)
-class _Tasks:
-    """The vehicles that can be driven, `(task,)` each; frames count from the start of their recording."""
-
-    scene: Tensor
-    agent: Tensor
-    start: Tensor  # frame at which the ego is handed over
-    finish: Tensor  # frame at which the human reached the goal
-    limit: Tensor  # frame at which the clock runs out
-    start_m: Tensor  # progress along the axis at the start
-    goal_m: Tensor  # progress that completes the task
 
 
 class RecordedTraffic:
@@ -120,7 +60,7 @@ class RecordedTraffic:
         self._names = list(scenes)
         self._vehicle_ids = [scene.vehicle_id.tolist() for scene in dense]
         self._road = Road.batch([scene.road for scene in dense]).to(self.device)
-        self._tasks, self._desired_mps = self._find_tasks(dense)
+        self._tasks, self._desired_mps = find_tasks(dense, self.config, self.dt_s, self.history_steps, self.device)
         self._lay_out(dense)
         self._reacting = None if self.config.others == "replay" else ReactingVehicles(scenes, self.config, self.device)
         count = len(self._tasks.scene)
@@ -160,7 +100,7 @@ class RecordedTraffic:
 
     def reset(self, seeds: Sequence[int]) -> LockstepStart:
         tasks = self.order[torch.tensor([seed % self.count for seed in seeds], device=self.device)]
-        self._task = _Tasks(**{name: values[tasks] for name, values in self._tasks.__dict__.items()})
+        self._task = self._tasks[tasks]
         task = self._task
         self._scene_road = self._road[task.scene]
         self._axis_road = single_lane(self._scene_road, self._axis[task.scene])
@@ -198,15 +138,15 @@ class RecordedTraffic:
             ego, done = scene[:, 0], self._recorded_controls(before, scene)
         else:
             done = self._limited(controls)
-            ego = self._driven(before[:, 0], done)
+            ego = drive(before[:, 0], done, self.dt_s)
         # once the human's recording is over, its replay goes on standing: the task was complete before
-        ego = _where(running & ego.valid, ego, before[:, 0])
+        ego = ego.where(running & ego.valid, before[:, 0])
         if self._reacting:
             now, axis = self._row_at(self._frame), self._axis_road.project(before.position_m[:, :1])
             scene = self._reacting.step(before, scene, ego, now, axis, running, self.dt_s)
         self._barred |= self._appeared_on_ego(before, scene, ego)
-        state = _with_ego(scene, ego, scene.valid & ~self._barred)
-        state = _where(running, state, before)
+        state = replace(scene, valid=scene.valid & ~self._barred).with_ego(ego)
+        state = state.where(running, before)
         self._state, self._frame = state, frame
 
         gap = ego_separation_m(state)
@@ -237,18 +177,6 @@ class RecordedTraffic:
         human = self._rows[self._row_at(frame)[:, 0]]
         return torch.where(frame < self._task.finish, self._share(self._progress(human.position_m[:, None])), 1.0)
 
-    def _driven(self, ego: TrafficState, controls: Controls) -> TrafficState:
-        position, heading, speed = bicycle_step(
-            ego.position_m,
-            ego.heading_rad,
-            ego.speed_mps,
-            ego.length_m,
-            controls.acceleration_mps2,
-            controls.steering_rad,
-            self.dt_s,
-        )
-        return TrafficState(position, heading, speed, ego.length_m, ego.width_m, ego.valid)
-
     def _limited(self, controls: Controls) -> Controls:
         most = self.config.max_acceleration_mps2
         return Controls(
@@ -265,7 +193,7 @@ class RecordedTraffic:
     def _appeared_on_ego(self, before: TrafficState, scene: TrafficState, ego: TrafficState) -> Tensor:
         """Vehicles that the recording first shows on top of the ego: no human was there when it was made."""
         appeared = scene.valid & ~before.valid & ~self._barred
-        near = ego_separation_m(_with_ego(scene, ego, scene.valid)) < self.config.appearing_m
+        near = ego_separation_m(scene.with_ego(ego)) < self.config.appearing_m
         return appeared & near
 
     def _progress(self, ego_m: Tensor) -> Tensor:
@@ -283,7 +211,7 @@ class RecordedTraffic:
         there = (self._slots >= 0) & inside[:, None]
         return torch.where(there, row[:, None] + self._slots, 0)
 
-    def _present(self, task: _Tasks) -> Tensor:
+    def _present(self, task: Tasks) -> Tensor:
         """Recorded agents that are seen in the episode's time, the ego first, as `(batch, slot)`, -1 for none."""
         agents = self._first.shape[1]
         index = torch.arange(agents, device=self.device)
@@ -301,7 +229,7 @@ class RecordedTraffic:
         sizes = [scene.states.valid.shape for scene in scenes]
         rows = [scene.states.map(lambda tensor: tensor.flatten(0, 1)).to(self.device) for scene in scenes]
         nobody = rows[0].map(lambda tensor: torch.zeros_like(tensor[:1]))
-        nobody = TrafficState(**{**nobody.__dict__, "length_m": nobody.length_m + 1, "width_m": nobody.width_m + 1})
+        nobody = replace(nobody, length_m=nobody.length_m + 1, width_m=nobody.width_m + 1)
         self._rows = TrafficState.cat([nobody, *rows])
         self._frames = torch.tensor([frames for frames, _ in sizes], device=self.device)
         self._agents = torch.tensor([agents for _, agents in sizes], device=self.device)
@@ -313,49 +241,3 @@ class RecordedTraffic:
         for number, scene in enumerate(scenes):
             self._first[number, : len(scene.first_step)] = scene.first_step.to(self.device)
             self._last[number, : len(scene.last_step)] = scene.last_step.to(self.device)
-
-    def _find_tasks(self, scenes: Sequence[RecordedScene]) -> tuple[_Tasks, Tensor]:
-        found: list[_Tasks] = []
-        desired = []
-        for number, scene in enumerate(scenes):
-            states = scene.states
-            frames, _ = states.valid.shape
-            first, last = scene.first_step, scene.last_step
-            axis = single_lane(scene.road, longest_lane(scene.road))
-            along = axis.project(states.position_m.flatten(0, 1)[None]).along_m.view(states.valid.shape)
-            start = first + self.history_steps - 1
-            finish = torch.minimum(last, torch.tensor(frames - 1 - round(self.config.slack_s / self.dt_s)))
-            agent = torch.arange(len(first))
-            inside = (start < frames) & (finish > 0)
-            start_m = along[start.clamp(0, frames - 1), agent]
-            goal_m = along[finish.clamp(0, frames - 1), agent]
-            human = finish - start
-            eligible = inside & (human * self.dt_s >= self.config.min_span_s - 1e-6)
-            eligible &= goal_m - start_m >= self.config.min_span_m
-            limit = torch.minimum(start + (human * self.config.patience).long(), torch.tensor(frames - 1))
-            columns = (torch.full_like(agent, number), agent, start, finish, limit, start_m, goal_m)
-            found.append(_Tasks(*(column[eligible].to(self.device) for column in columns)))
-            speeds = states.speed_mps[states.valid]
-            asked = self.config.desired_speed_mps or float(np.quantile(speeds.cpu().numpy(), 0.95))
-            desired.append(asked)
-        names = _Tasks.__dataclass_fields__
-        tasks = _Tasks(**{name: torch.cat([getattr(part, name) for part in found]) for name in names})
-        return tasks, torch.tensor(desired, device=self.device)
-
-
-def _where(condition: Tensor, first: TrafficState, second: TrafficState) -> TrafficState:
-    """`first` in the episodes where `condition (batch,)` holds, else `second`."""
-
-    def choose(one: Tensor, other: Tensor) -> Tensor:
-        return torch.where(condition.view(-1, *[1] * (one.dim() - 1)), one, other)
-
-    return TrafficState(**{name: choose(values, getattr(second, name)) for name, values in first.__dict__.items()})
-
-
-def _with_ego(scene: TrafficState, ego: TrafficState, valid: Tensor) -> TrafficState:
-    """The scene with agent 0 replaced; the ego is always there."""
-    replaced = {
-        name: torch.cat([getattr(ego, name)[:, None], values[:, 1:]], 1) for name, values in scene.__dict__.items()
-    }
-    replaced["valid"] = torch.cat([ego.valid[:, None], valid[:, 1:]], 1)
-    return TrafficState(**replaced)

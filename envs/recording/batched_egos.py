@@ -9,16 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from drivecast.envs.batched.collisions import collide
-from drivecast.envs.batched.decisions import choose_lanes, idm_actions, steering_towards
-from drivecast.envs.batched.dynamics import move
+from drivecast.envs.batched.frame import Frame
 from drivecast.envs.batched.lanes import NO_LANE, Lanes
 from drivecast.envs.batched.scene import Scene
-from drivecast.envs.batched.situation import Situation
 from drivecast.envs.behaviour.driver_parameters import HIGHWAY_ENV, DriverParameters
-from drivecast.envs.highway.simulator import MAX_ACCELERATION_MPS2, MAX_BRAKING_MPS2
 from drivecast.envs.recording.cast import VARIED_PARAMETERS, Cast, Whims
-from drivecast.worldmodel.scene.kinematics import MAX_STEERING_RAD
+from drivecast.worldmodel.scene.kinematics import within_limits
+from drivecast.worldmodel.scene.traffic import Controls, with_ego
 
 MOBIL_BEHAVIOURS = ("idm", "idm-any-speed", "tailgater", "sudden-braking")  # the others change lane as they like
 EGO_PARAMETERS = ("least_gain_mps2", "most_imposed_mps2")  # differ from highway-env's for some egos only
@@ -107,23 +104,12 @@ class CastTraffic:
 
     def step(self, scene: Scene, number: int) -> Scene:
         """Step `number` of all episodes: everyone decides, everyone moves, then who touches whom."""
-        lanes, whims = self.lanes, {name: values[number] for name, values in self.whims.items()}
+        whims = {name: values[number] for name, values in self.whims.items()}
         scene = self._roam(scene, whims)
-        now = Situation.of(scene, lanes, self.drivers)
-        target, timer = choose_lanes(now)
-        drives = scene.vehicle & ~scene.crashed
-        acceleration = idm_actions(now, target, drives)
-        # highway-env's own drivers brake into reverse when their leader is too near; these do not
-        held = acceleration.maximum(-scene.speed_mps.clamp_min(0.0) * (1 / self.dt_s))
-        steering = steering_towards(scene, lanes, target)
-        held[:, 0], steering[:, 0] = self._ego_controls(scene, acceleration[:, 0], steering[:, 0], whims)
-        scene = scene.but(
-            target_lane=target,
-            timer_s=timer,
-            acceleration_mps2=torch.where(drives, held, scene.acceleration_mps2),
-            steering_rad=torch.where(drives, steering, scene.steering_rad),
-        )
-        return collide(move(scene, lanes, self.dt_s), self.dt_s, self.ego_only, self.obstacles)
+        frame = Frame.decided(scene, self.lanes, self.drivers, scene.vehicle & ~scene.crashed)
+        own = self._ego_controls(scene, frame.acceleration_mps2[:, 0], frame.steering_rad[:, 0], whims)
+        frame = frame.without_reverse(self.dt_s).with_ego(own.acceleration_mps2, own.steering_rad)
+        return frame.carried_out(self.dt_s, self.ego_only, self.obstacles)
 
     def _roam(self, scene: Scene, whims: dict[str, Tensor]) -> Scene:
         """Egos that feel like it take a lane beside theirs, unless they are changing lane already."""
@@ -136,20 +122,16 @@ class CastTraffic:
         chosen = beside.gather(1, torch.where(open_[:, 0], choice, 1)[:, None])[:, 0]
         roams = whims["roams"] & (scene.lane[:, 0] == target) & open_.any(1)
         target = torch.where(roams, chosen, target)
-        return scene.but(target_lane=torch.cat([target[:, None], scene.target_lane[:, 1:]], 1))
+        return scene.but(target_lane=with_ego(scene.target_lane, target))
 
-    def _ego_controls(
-        self, scene: Scene, acceleration: Tensor, steering: Tensor, whims: dict[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
+    def _ego_controls(self, scene: Scene, acceleration: Tensor, steering: Tensor, whims: dict[str, Tensor]) -> Controls:
         """What the egos do, by IDM or not, with their whims, held to what our bicycle allows."""
         speed = scene.speed_mps[:, 0]
         wandering = 0.3 * (scene.target_speed_mps[:, 0] - speed) + whims["acceleration_mps2"]
         acceleration = torch.where(self.looks, acceleration, wandering)
         braking = whims["braking_mps2"]
         acceleration = torch.where(braking > 0, acceleration.minimum(-braking), acceleration)
-        most_braking = (speed.clamp_min(0.0) / self.dt_s).clamp_max(MAX_BRAKING_MPS2)
-        acceleration = acceleration.clamp_max(MAX_ACCELERATION_MPS2).maximum(-most_braking)
-        return acceleration, (steering + whims["steering_rad"]).clamp(-MAX_STEERING_RAD, MAX_STEERING_RAD)
+        return within_limits(Controls(acceleration, steering + whims["steering_rad"]), speed, self.dt_s)
 
 
 def _table(values: Sequence[np.ndarray], shape: tuple[int, ...], otherwise: float) -> np.ndarray:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from drivecast.envs.highway.simulator import MAX_BRAKING_MPS2, HighwayScenario
+from drivecast.envs.highway.simulator import HighwayScenario
+from drivecast.worldmodel.scene.kinematics import MAX_BRAKING_MPS2
 
 # behaviour of the ego: share of the episodes. The egos are careful, pushy and erratic, so that a world model sees what
 # others do around all of them.

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
+import torch
 from highway_env.vehicle.behavior import IDMVehicle
 from highway_env.vehicle.kinematics import Vehicle
 
 from drivecast.envs.highway.ego import give
-from drivecast.envs.highway.simulator import MAX_ACCELERATION_MPS2, MAX_BRAKING_MPS2
 from drivecast.envs.recording.cast import Cast, Whims
-from drivecast.worldmodel.scene.kinematics import MAX_STEERING_RAD
+from drivecast.worldmodel.scene.kinematics import within_limits
+from drivecast.worldmodel.scene.traffic import Controls
 
 
 class OtherCar(IDMVehicle):
@@ -47,11 +47,9 @@ class RecordedEgo(IDMVehicle):
         return self.action["acceleration"], self.action["steering"]
 
     def _held(self, acceleration: float, steering: float) -> dict[str, float]:
-        braking = min(MAX_BRAKING_MPS2, max(self.speed, 0.0) / self.dt_s)
-        return {
-            "acceleration": float(np.clip(acceleration, -braking, MAX_ACCELERATION_MPS2)),
-            "steering": float(np.clip(steering, -MAX_STEERING_RAD, MAX_STEERING_RAD)),
-        }
+        *wished, speed = torch.tensor([acceleration, steering, self.speed], dtype=torch.float64)
+        held = within_limits(Controls(*wished), speed, self.dt_s)
+        return {"acceleration": float(held.acceleration_mps2), "steering": float(held.steering_rad)}
 
     def _roam(self) -> None:
         """Take a neighbouring lane, if it feels like it and is not about to already."""

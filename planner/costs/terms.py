@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from drivecast.planner.costs.trajectory import Trajectory
+from drivecast.worldmodel.scene.kinematics import lateral_acceleration
 from drivecast.worldmodel.scene.road import NO_LANE
-from drivecast.worldmodel.scene.traffic import TrafficState
+from drivecast.worldmodel.scene.traffic import TrafficState, along_and_left
 
 OVERLAP_SLOPE = 0.1
 
@@ -52,9 +53,7 @@ def proximity(trajectory: Trajectory, config: ProximityConfig) -> Tensor:
     ego, others = _ego_and_others(trajectory.states)
     there = trajectory.road.project(ego.position_m[:, :, 0])  # time stands where agents do
     tangent = torch.stack([there.heading_rad.cos(), there.heading_rad.sin()], -1)[:, :, None]
-    offset = others.position_m - ego.position_m
-    along = (offset * tangent).sum(-1)
-    left = tangent[..., 0] * offset[..., 1] - tangent[..., 1] * offset[..., 0]
+    along, left = along_and_left(others.position_m - ego.position_m, tangent)
     speed_along = (others.velocity_mps * tangent).sum(-1)
     ego_along = (ego.velocity_mps * tangent).sum(-1)
     ahead = along.detach() >= 0
@@ -110,8 +109,7 @@ def comfort(trajectory: Trajectory) -> Tensor:
     before = torch.cat([trajectory.before[:, None], acceleration[:, :-1]], 1)
     jerk = (acceleration - before) / trajectory.dt_s
     ego = trajectory.states[:, :, 0]
-    curvature = (0.5 * trajectory.controls.steering_rad.tan()).atan().sin() / (ego.length_m / 2)
-    lateral = ego.speed_mps**2 * curvature
+    lateral = lateral_acceleration(trajectory.controls.steering_rad, ego.speed_mps, ego.length_m)
     return (acceleration / 3.0) ** 2 + (jerk / 10.0) ** 2 + (lateral / 3.0) ** 2
 
 

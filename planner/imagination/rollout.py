@@ -12,7 +12,7 @@ from drivecast.planner.costs.trajectory import Trajectory
 from drivecast.worldmodel.energy.uncertainty import UncertaintyConfig, UncertaintyScale, disagreement
 from drivecast.worldmodel.forecaster.draws import LatentDraws
 from drivecast.worldmodel.forecaster.model import Memory, WorldModel
-from drivecast.worldmodel.scene.kinematics import bicycle_step
+from drivecast.worldmodel.scene.kinematics import drive
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
@@ -23,21 +23,7 @@ Reaction = Callable[[TrafficState, TrafficState, Road, Goal], Controls]
 
 def drive_ego(scene: TrafficState, controls: Controls, dt_s: float) -> TrafficState:
     """The scene with its ego one bicycle step on; the others stand still: `(batch, agent)`."""
-    ego = scene[:, 0]
-    moved = bicycle_step(
-        ego.position_m,
-        ego.heading_rad,
-        ego.speed_mps,
-        ego.length_m,
-        controls.acceleration_mps2,
-        controls.steering_rad,
-        dt_s,
-    )
-    position, heading, speed = (
-        torch.cat([new[:, None], old[:, 1:]], 1)
-        for new, old in zip(moved, (scene.position_m, scene.heading_rad, scene.speed_mps), strict=True)
-    )
-    return replace(scene, position_m=position, heading_rad=heading, speed_mps=speed)
+    return scene.with_ego(drive(scene[:, 0], controls, dt_s))
 
 
 def imagine(
@@ -94,7 +80,7 @@ def imagine(
         memory = model.step(listening, latent, road, ahead, who)
         before, scene = scene, memory.scene
         if not others_listen:
-            scene = _detached_others(scene, ahead)
+            scene = scene.detach().with_ego(ahead[:, 0])
         scenes.append(scene)
         controls.append(chosen)
     raw = torch.stack(measures, 1) if measures else None
@@ -105,13 +91,3 @@ def imagine(
         cost = scale.cost(raw, uncertainty.hinge).repeat_interleave(uncertainty.every_steps, 1)[:, :steps]
         trajectory = replace(trajectory, uncertainty=cost)
     return trajectory, raw
-
-
-def _detached_others(scene: TrafficState, ahead: TrafficState) -> TrafficState:
-    others = scene.detach()
-    return replace(
-        others,
-        position_m=torch.cat([ahead.position_m[:, :1], others.position_m[:, 1:]], 1),
-        heading_rad=torch.cat([ahead.heading_rad[:, :1], others.heading_rad[:, 1:]], 1),
-        speed_mps=torch.cat([ahead.speed_mps[:, :1], others.speed_mps[:, 1:]], 1),
-    )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from drivecast.planner.costs.energy import EnergyConfig
 from drivecast.planner.policy.lane_choice import LaneChoiceConfig
-from drivecast.planner.policy.network import TURN_AT_LEAST_MPS, Policy, PolicyConfig
+from drivecast.planner.policy.network import Policy, PolicyConfig, limited_lateral
 from drivecast.planner.policy.training import POLICY_KIND
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.recordings.sampling import WindowRequest, WindowSampler, mirrored, mirrored_road
@@ -125,16 +125,10 @@ class DecisionSampler:
                     road=road,
                     goal=Goal(desired, torch.full_like(window.frame, NO_LANE)),
                     forward_mps2=forward.clamp(-self.policy.max_braking_mps2, self.policy.max_acceleration_mps2),
-                    lateral_mps2=lateral_acceleration(steering, speed[:, 0], length).clamp(-most, most),
+                    lateral_mps2=limited_lateral(steering, speed[:, 0], length).clamp(-most, most),
                 )
             )
         return parts
-
-
-def lateral_acceleration(steering_rad: Tensor, speed_mps: Tensor, length_m: Tensor) -> Tensor:
-    """Of the bicycle, m/s², left positive; below 5 m/s as if at 5 m/s, as the policy's limit has it."""
-    slip = torch.atan(0.5 * torch.tan(steering_rad))
-    return speed_mps.clamp_min(TURN_AT_LEAST_MPS) ** 2 * slip.sin() / (length_m / 2)
 
 
 @dataclass(frozen=True)
@@ -227,7 +221,7 @@ class CloningTrainer:
         """What the policy does less what was done, `(batch,)` each, m/s²."""
         scene = decisions.scene
         controls: Controls = self.network(scene, decisions.before, decisions.road, decisions.goal)
-        lateral = lateral_acceleration(controls.steering_rad, scene.speed_mps[:, 0], scene.length_m[:, 0])
+        lateral = limited_lateral(controls.steering_rad, scene.speed_mps[:, 0], scene.length_m[:, 0])
         return controls.acceleration_mps2 - decisions.forward_mps2, lateral - decisions.lateral_mps2
 
     def _step(self) -> dict[str, float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from drivecast.worldmodel.scene.kinematics import MAX_STEERING_RAD
+from drivecast.worldmodel.scene.kinematics import MAX_STEERING_RAD, lateral_acceleration
 from drivecast.worldmodel.scene.neighbours import FEATURES_PER_SLOT, SLOTS, find_neighbours
 from drivecast.worldmodel.scene.road import NO_LANE, Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
@@ -38,6 +38,11 @@ class PolicyConfig:
         for name in ("hidden", "max_acceleration_mps2", "max_braking_mps2", "max_lateral_mps2", "dt_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+
+
+def limited_lateral(steering_rad: Tensor, speed_mps: Tensor, length_m: Tensor) -> Tensor:
+    """The lateral acceleration that `max_lateral_mps2` limits, m/s², left positive: below 5 m/s as if at 5 m/s."""
+    return lateral_acceleration(steering_rad, speed_mps.clamp_min(TURN_AT_LEAST_MPS), length_m)
 
 
 class Policy(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from drivecast.planner.costs.trajectory import Trajectory
-from drivecast.planner.policy.network import TURN_AT_LEAST_MPS, PolicyConfig
+from drivecast.planner.policy.network import PolicyConfig, limited_lateral
 from drivecast.worldmodel.scene.kinematics import MAX_STEERING_RAD
 from drivecast.worldmodel.scene.traffic import TrafficState
 
@@ -23,8 +23,7 @@ def saturated_share(trajectory: Trajectory, start: TrafficState, limits: PolicyC
     acceleration, steering = trajectory.controls.acceleration_mps2, trajectory.controls.steering_rad  # (batch, time)
     strongest = torch.where(acceleration > 0, limits.max_acceleration_mps2, limits.max_braking_mps2)
     speed = torch.cat([start.speed_mps[:, :1], trajectory.states.speed_mps[:, :-1, 0]], 1)
-    slip = torch.atan(0.5 * torch.tan(steering))
-    lateral = speed.clamp_min(TURN_AT_LEAST_MPS) ** 2 * slip.sin() / (start.length_m[:, :1] / 2)
+    lateral = limited_lateral(steering, speed, start.length_m[:, :1])
     saturated = acceleration.abs() > AT_LIMIT * strongest
     saturated |= lateral.abs() > AT_LIMIT * limits.max_lateral_mps2
     saturated |= steering.abs() > AT_LIMIT * MAX_STEERING_RAD

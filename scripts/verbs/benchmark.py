@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from drivecast.envs.drivers.idm import IDMConfig
 from drivecast.envs.evaluation.closed_loop import ClosedLoopConfig
 from drivecast.envs.evaluation.suites import SUITES, Suite
-from drivecast.envs.recorded.traffic import RecordedTrafficConfig
+from drivecast.envs.recorded.config import RecordedTrafficConfig
 from drivecast.scripts.driving.drive import Drive, labels
 from drivecast.scripts.driving.driver_kinds import explains_drivers
 from drivecast.scripts.driving.drivers import (

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from drivecast.envs.drivers.idm import IDMConfig
 from drivecast.envs.evaluation.closed_loop import ClosedLoopConfig
-from drivecast.envs.recorded.traffic import RecordedTrafficConfig
+from drivecast.envs.recorded.config import RecordedTrafficConfig
 from drivecast.scripts.driving.drive import Drive, driven, labels
 from drivecast.scripts.driving.driver_kinds import explains_drivers, without_destination
 from drivecast.scripts.driving.drivers import (

@@ -14,7 +14,7 @@ import numpy as np
 from drivecast.envs.drivers.idm import IDMConfig, IDMDriver
 from drivecast.envs.evaluation.closed_loop import ClosedLoopConfig
 from drivecast.envs.evaluation.suites import SUITES
-from drivecast.envs.recorded.traffic import RecordedTrafficConfig
+from drivecast.envs.recorded.config import RecordedTrafficConfig
 from drivecast.scripts.command.output import refuse_foreign_file
 from drivecast.scripts.driving.drivers import IDM_FILE_MARK, RECORDED, TrafficSource, highway_of
 from drivecast.scripts.driving.workers import Workers

@@ -11,7 +11,8 @@ import torch
 from drivecast.worldmodel.evaluation.forecasts import HISTORY_S, constant_velocity_of_history
 from drivecast.worldmodel.forecaster.forecast import forecast, sampled_forecasts
 from drivecast.worldmodel.forecaster.model import WorldModel
-from drivecast.worldmodel.recordings.store import Window, WindowStore
+from drivecast.worldmodel.recordings.store import WindowStore
+from drivecast.worldmodel.recordings.window import Window
 from drivecast.worldmodel.storage.files import atomic_file
 
 REAL, SAMPLED, MEAN, PAST, BASELINE = "#009E73", "#D55E00", "#0072B2", "#333333", "#999999"

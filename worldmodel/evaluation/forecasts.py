@@ -19,7 +19,8 @@ from drivecast.worldmodel.evaluation.scoring import (
 )
 from drivecast.worldmodel.evaluation.tally import Tally
 from drivecast.worldmodel.forecaster.sampler import Sampler
-from drivecast.worldmodel.recordings.store import Window, WindowStore
+from drivecast.worldmodel.recordings.store import WindowStore
+from drivecast.worldmodel.recordings.window import Window
 from drivecast.worldmodel.scene.road import NO_LANE
 from drivecast.worldmodel.scene.traffic import TrafficState
 from drivecast.worldmodel.training.diagnostics import constant_velocity, impossible

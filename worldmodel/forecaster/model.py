@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import torch
@@ -82,8 +82,7 @@ class Memory:
         return self._map(lambda part: part[index])
 
     def _map(self, function: Callable[[Any], Any]) -> Memory:
-        parts = (self.scene, self.seen, self.embedded, self.hidden, self.acceleration_mps2, self.curvature_per_m)
-        return Memory(*(function(part) for part in parts), self.since)
+        return replace(self, **{f.name: function(getattr(self, f.name)) for f in fields(self) if f.name != "since"})
 
 
 class WorldModel(nn.Module):

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from drivecast.worldmodel.recordings.store import RecordedScene, WindowStore
+from drivecast.worldmodel.recordings.store import WindowStore
+from drivecast.worldmodel.recordings.window import RecordedScene
 from drivecast.worldmodel.scene.lane_neighbours import longest_lane, single_lane
 from drivecast.worldmodel.scene.traffic import _TensorRecord
 

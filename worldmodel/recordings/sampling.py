@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from drivecast.worldmodel.errors import InputError
-from drivecast.worldmodel.recordings.store import Window, WindowStore
+from drivecast.worldmodel.recordings.store import WindowStore
+from drivecast.worldmodel.recordings.window import Window
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,75 +12,12 @@ import torch
 from torch import Tensor
 
 from drivecast.worldmodel.errors import InputError
-from drivecast.worldmodel.recordings.lane import Lane, read_lanes, road_of
+from drivecast.worldmodel.recordings.lane import road_of
 from drivecast.worldmodel.recordings.split import check_split
-from drivecast.worldmodel.recordings.store_writer import COLUMN_TYPES, SCHEMA_VERSION
+from drivecast.worldmodel.recordings.store_reader import StoredFiles, read_store
+from drivecast.worldmodel.recordings.window import RecordedScene, Window
 from drivecast.worldmodel.scene.road import Road
-from drivecast.worldmodel.scene.traffic import TrafficState, _TensorRecord
-from drivecast.worldmodel.storage.files import recover_directory
-from drivecast.worldmodel.storage.lock import held_for_writing
-
-TRIES = 20  # to read a store that is replaced meanwhile
-
-
-@dataclass(frozen=True)
-class Window:
-    """Scenes with what came before and after. B windows of N agents, H steps of history and F of future.
-
-    Where a vehicle's track has not begun yet or has ended, `valid` is False and its values are held at the nearest
-    recorded moment.
-    """
-
-    history: TrafficState  # (B, H, N), the present last
-    future: TrafficState  # (B, F, N)
-    road: Road  # (B, lane, point)
-    row: Tensor  # (B, N) long: row number of each agent at the present; -1: padding
-    frame: Tensor  # (B,) long: global frame number of the present
-    recording: Tensor  # (B,) long: index into `WindowStore.recordings`
-
-    @property
-    def present(self) -> TrafficState:
-        """The scene now, `(B, N)`."""
-        return self.history[:, -1]
-
-    def to(self, device: torch.device | str) -> Window:
-        return Window(
-            self.history.to(device),
-            self.future.to(device),
-            self.road.to(device),
-            self.row.to(device),
-            self.frame.to(device),
-            self.recording.to(device),
-        )
-
-
-@dataclass(frozen=True)
-class RecordedScene:
-    """All of one recording as dense arrays of T frames and A agents; an agent is one continuous vehicle track."""
-
-    states: TrafficState  # (T, A); outside its track a vehicle is invalid and held
-    acceleration_mps2: Tensor  # (T, A) as recorded
-    vehicle_id: Tensor  # (A,) long
-    first_step: Tensor  # (A,) long: frame of the recording in which the track begins
-    last_step: Tensor  # (A,) long: and in which it ends
-    road: Road  # (1, lane, point)
-    dt_s: float
-
-
-@dataclass(frozen=True)
-class _Rows(_TensorRecord):
-    state: Tensor
-    row_of_slot: Tensor
-    slot: Tensor
-    frame: Tensor
-    vehicle_id: Tensor
-    lane_id: Tensor
-    steps_before: Tensor
-    steps_after: Tensor
-    frame_row: Tensor
-    frame_recording: Tensor
-    recording_frame: Tensor
-    recording_time_s: Tensor
+from drivecast.worldmodel.scene.traffic import TrafficState
 
 
 class WindowStore:
@@ -102,22 +36,12 @@ class WindowStore:
             `meta["about"]` holds where it is not (0, 0).
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        meta: dict[str, Any],
-        splits: dict[str, list[str]],
-        lanes: dict[str, list[Lane]],
-        rows: _Rows,
-    ) -> None:
-        self.directory = Path(directory)
-        self.meta = meta
-        self.recordings: list[str] = list(meta["recordings"])
-        self.splits = splits
-        self.dt_s: float = float(meta["dt_s"])
-        self.fingerprint: str = str(meta["fingerprint"])
-        self.lanes = lanes
-        self._rows = rows
+    def __init__(self, directory: Path, files: StoredFiles) -> None:
+        self.directory = directory
+        self.meta, self.splits, self.lanes, self._rows = files.meta, files.splits, files.lanes, files.rows
+        self.recordings: list[str] = list(self.meta["recordings"])
+        self.dt_s: float = float(self.meta["dt_s"])
+        self.fingerprint: str = str(self.meta["fingerprint"])
 
     def __reduce__(self):
         return WindowStore.open, (self.directory,)
@@ -129,51 +53,7 @@ class WindowStore:
         Raises:
             InputError: when it is missing, from another version, or a file is corrupt.
         """
-        directory = Path(directory)
-        if not directory.exists():
-            _recover(directory)
-        for _ in range(TRIES):
-            before = _identity(directory)
-            try:
-                return WindowStore._read(directory)
-            except InputError:
-                if _identity(directory) == before:
-                    raise
-            # another store took its place while this one was read
-        raise InputError(f"{directory}: is replaced again and again; wait until whoever writes it is done")
-
-    @staticmethod
-    def _read(directory: Path) -> WindowStore:
-        before = _identity(directory)
-        if not (directory / "meta.json").is_file():
-            raise InputError(
-                f"{directory}: not a recording store (no meta.json); "
-                "make one with `drivecast ingest` or `drivecast record`"
-            )
-        meta = _read_json(directory / "meta.json")
-        if not isinstance(meta, dict) or meta.get("schema") != SCHEMA_VERSION:
-            found = meta.get("schema") if isinstance(meta, dict) else type(meta).__name__
-            raise InputError(
-                f"{directory / 'meta.json'}: expected schema {SCHEMA_VERSION}, got {found}; ingest the recordings again"
-            )
-        counts = meta["counts"]
-        lengths = {"frame_row": counts["frames"] + 1, "frame_recording": counts["frames"]}
-        lengths |= {"recording_frame": len(meta["recordings"]) + 1, "recording_time_s": len(meta["recordings"])}
-        columns = {
-            name: _map(directory / "windows" / f"{name}.npy", dtype, (lengths.get(name, counts["rows"]), *tail))
-            for name, (dtype, tail) in COLUMN_TYPES.items()
-        }
-        splits = _read_json(directory / "splits.json")
-        lanes = read_lanes(directory / "lanes.json")
-        without = [name for name in meta["recordings"] if name not in lanes]
-        if without:
-            raise InputError(f"{directory / 'lanes.json'}: has no lane of recording '{without[0]}'; ingest again")
-        for name, about in meta.get("about", {}).items():
-            if "origin_m" in about:
-                lanes[name] = [lane.relative_to(about["origin_m"]) for lane in lanes[name]]
-        if _identity(directory) != before:
-            raise InputError(f"{directory}: was replaced while it was read; start again")
-        return WindowStore(directory, meta, splits, lanes, _Rows(**columns))
+        return WindowStore(Path(directory), read_store(Path(directory)))
 
     def __repr__(self) -> str:
         counts = self.meta["counts"]
@@ -293,14 +173,7 @@ class WindowStore:
         before, after = rows.steps_before[row_of_state][:, None], rows.steps_after[row_of_state][:, None]
         slot = rows.slot[row_of_state][:, None] + torch.minimum(torch.maximum(step, -before), after)
         state = rows.state[slot]  # (B, H + F, N, 7)
-        traffic = TrafficState(
-            position_m=state[..., :2],
-            heading_rad=state[..., 2],
-            speed_mps=state[..., 3],
-            length_m=state[..., 5],
-            width_m=state[..., 6],
-            valid=there[:, None] & (step >= -before) & (step <= after),
-        )
+        traffic = _traffic(state, there[:, None] & (step >= -before) & (step <= after))
         recording = rows.frame_recording[frames]
         return Window(
             history=traffic[:, :history_steps],
@@ -342,14 +215,7 @@ class WindowStore:
         step = torch.arange(end - start)[:, None] - (rows.frame[begin] - start)  # (T, A)
         state = rows.state[rows.slot[begin] + torch.minimum(step.clamp_min(0), after)]
         return RecordedScene(
-            states=TrafficState(
-                position_m=state[..., :2],
-                heading_rad=state[..., 2],
-                speed_mps=state[..., 3],
-                length_m=state[..., 5],
-                width_m=state[..., 6],
-                valid=(step >= 0) & (step <= after),
-            ),
+            states=_traffic(state, (step >= 0) & (step <= after)),
             acceleration_mps2=state[..., 4],
             vehicle_id=rows.vehicle_id[begin],
             first_step=rows.frame[begin] - start,
@@ -372,38 +238,13 @@ class WindowStore:
         return pd.read_parquet(path) if path.is_file() else None
 
 
-def _identity(directory: Path) -> tuple[int, int] | None:
-    """Tells one folder from another that takes its name."""
-    try:
-        about = directory.stat()
-    except OSError:
-        return None
-    return about.st_dev, about.st_ino
-
-
-def _recover(directory: Path) -> None:
-    """Give a store its name back that lost it because its writer was killed; not while somebody writes."""
-    if any(Path(directory).parent.glob(f".{directory.name}.*.old")):
-        with suppress(InputError), held_for_writing(directory, "WindowStore.open"):
-            recover_directory(directory)
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); ingest or record again") from None
-
-
-def _map(path: Path, dtype: type, shape: tuple[int, ...]) -> Tensor:
-    try:
-        # copy-on-write: torch needs a writable buffer, and the file is never written
-        array = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); ingest or record again") from None
-    if array.dtype != np.dtype(dtype) or array.shape != shape:
-        raise InputError(
-            f"{path}: expected {np.dtype(dtype)} of shape {shape}, got {array.dtype} of shape {array.shape}; "
-            "ingest or record again"
-        )
-    return torch.from_numpy(array)
+def _traffic(state: Tensor, valid: Tensor) -> TrafficState:
+    """Stored `state (..., 7)` as traffic."""
+    return TrafficState(
+        position_m=state[..., :2],
+        heading_rad=state[..., 2],
+        speed_mps=state[..., 3],
+        length_m=state[..., 5],
+        width_m=state[..., 6],
+        valid=valid,
+    )

@@ -8,8 +8,9 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from drivecast.worldmodel.scene.lane_neighbours import pick_agents
 from drivecast.worldmodel.scene.road import Road
-from drivecast.worldmodel.scene.traffic import TrafficState
+from drivecast.worldmodel.scene.traffic import TrafficState, along_and_left
 
 STANDING_MPS = 0.05  # below it a vehicle counts as standing (nuPlan `STOPPED_SPEED_THRESHOLD`)
 AHEAD_RAD = math.radians(30.0)  # nuPlan `is_agent_ahead`: bearing of the other's centre within this of the heading
@@ -116,7 +117,7 @@ def contact_kind(state: TrafficState, hit: Tensor) -> Tensor:
     """
     index = hit.clamp_min(0)[..., None]
     ego = _ego(state)
-    other = state.map(lambda tensor: tensor.gather(1, _like(index, tensor)))
+    other = pick_agents(state, index)
     bumper = TrafficState(
         position_m=ego.position_m + ego.direction * (ego.length_m / 2)[..., None],
         heading_rad=ego.heading_rad,
@@ -162,12 +163,5 @@ def _ego(state: TrafficState) -> TrafficState:
 def _bearing_rad(state: TrafficState) -> Tensor:
     """Unsigned angle at the ego between its heading and each agent's centre, `(..., agent)`."""
     ego = _ego(state)
-    offset = state.position_m - ego.position_m
-    ahead = (offset * ego.direction).sum(-1)
-    left = (offset * _left_of(ego.direction)).sum(-1)
+    ahead, left = along_and_left(state.position_m - ego.position_m, ego.direction)
     return torch.atan2(left.abs(), ahead)
-
-
-def _like(index: Tensor, tensor: Tensor) -> Tensor:
-    """`index (batch, 1)` shaped to gather from `tensor (batch, agent[, 2])`."""
-    return index if tensor.dim() == index.dim() else index[..., None].expand(*index.shape, tensor.shape[-1])

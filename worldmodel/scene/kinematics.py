@@ -1,10 +1,16 @@
-"""How vehicles move: the ego's kinematic bicycle (known) and the unicycle that integrates forecasts."""
+"""How vehicles move: the ego's kinematic bicycle (known), its limits, and the unicycle that integrates forecasts."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from drivecast.worldmodel.scene.traffic import Controls, TrafficState
+
+MAX_ACCELERATION_MPS2 = 6.0  # what highway-env's own drivers are held to
+MAX_BRAKING_MPS2 = 8.0  # an emergency stop on a dry road
 MAX_STEERING_RAD = 0.7  # about what a road car's front wheels reach
 MIN_SPEED_FOR_STEERING_MPS = 0.5  # below it a recorded heading says nothing about the wheels
 
@@ -32,6 +38,42 @@ def bicycle_step(
     position = position_m + step_m[..., None] * torch.stack([course.cos(), course.sin()], -1)
     heading = heading_rad + step_m * slip.sin() / (length_m / 2)
     return position, heading, (speed_mps + acceleration_mps2 * dt_s).clamp_min(0.0)
+
+
+def drive(vehicle: TrafficState, controls: Controls, dt_s: float) -> TrafficState:
+    """`vehicle (batch,)` one `bicycle_step` on."""
+    position, heading, speed = bicycle_step(
+        vehicle.position_m,
+        vehicle.heading_rad,
+        vehicle.speed_mps,
+        vehicle.length_m,
+        controls.acceleration_mps2,
+        controls.steering_rad,
+        dt_s,
+    )
+    return replace(vehicle, position_m=position, heading_rad=heading, speed_mps=speed)
+
+
+def within_limits(controls: Controls, speed_mps: Tensor, dt_s: float) -> Controls:
+    """Controls that a car at `speed_mps` can follow, of its kind of number and on its device.
+
+    Steering is held within ±0.7 rad, acceleration within -8 and 6 m/s² and so that the speed stays at or above zero.
+    """
+    braking = (speed_mps.clamp_min(0.0) / dt_s).clamp_max(MAX_BRAKING_MPS2)
+    return Controls(
+        controls.acceleration_mps2.to(speed_mps).clamp_max(MAX_ACCELERATION_MPS2).maximum(-braking),
+        controls.steering_rad.to(speed_mps).clamp(-MAX_STEERING_RAD, MAX_STEERING_RAD),
+    )
+
+
+def lateral_acceleration(steering_rad: Tensor, speed_mps: Tensor, length_m: Tensor) -> Tensor:
+    """Of the bicycle, m/s², left positive: v² sin(beta) / (length / 2), beta as in `bicycle_step`."""
+    return speed_mps**2 * (torch.atan(0.5 * torch.tan(steering_rad)).sin() / (length_m / 2))
+
+
+def wrapped(angle_rad: Tensor) -> Tensor:
+    """The angle within ±pi, rad, with its gradient."""
+    return torch.atan2(angle_rad.sin(), angle_rad.cos())
 
 
 def unicycle_step(
@@ -63,8 +105,7 @@ def recorded_controls(heading_rad: Tensor, speed_mps: Tensor, length_m: Tensor, 
     Returns `(acceleration_mps2, steering_rad)`, each `(..., time - 1)`; steering is zero for a car that stands.
     """
     acceleration = torch.diff(speed_mps, dim=-1) / dt_s
-    turn = torch.diff(heading_rad, dim=-1)
-    turn = torch.atan2(turn.sin(), turn.cos())
+    turn = wrapped(torch.diff(heading_rad, dim=-1))
     speed = speed_mps[..., :-1]
     moving = speed > MIN_SPEED_FOR_STEERING_MPS
     sine = turn * (length_m / 2)[..., None] / (speed.clamp_min(MIN_SPEED_FOR_STEERING_MPS) * dt_s)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -38,13 +38,12 @@ def nearest_indices(state: TrafficState, count: int) -> Tensor:
 
 def pick_agents(state: TrafficState, agents: Tensor) -> TrafficState:
     """The agents `agents (batch, n)` of each scene, as `(batch, n)`; of a history, as `(batch, time, n)`."""
-    if state.valid.dim() == 2:
-        return state.map(lambda tensor: tensor.gather(1, _like(agents, tensor)))
-    index = agents[:, None].expand(-1, state.valid.shape[1], -1)
+    dims = state.valid.dim()
+    index = agents if dims == 2 else agents[:, None].expand(-1, state.valid.shape[1], -1)
 
     def pick(values: Tensor) -> Tensor:
-        at = index if values.dim() == 3 else index[..., None].expand(*index.shape, values.shape[-1])
-        return values.gather(2, at)
+        at = index if values.dim() == dims else index[..., None].expand(*index.shape, values.shape[-1])
+        return values.gather(dims - 1, at)
 
     return state.map(pick)
 
@@ -58,8 +57,8 @@ def nearest_agents(state: TrafficState, count: int) -> TrafficState:
 
 def agent_at(state: TrafficState, index: Tensor) -> TrafficState:
     """Agent `index (batch,)` of each scene, as `(batch,)`; index -1 gives the ego, marked not valid."""
-    picked = state.map(lambda tensor: tensor.gather(1, _like(index.clamp_min(0)[:, None], tensor))[:, 0])
-    return TrafficState(**{**picked.__dict__, "valid": picked.valid & (index >= 0)})
+    picked = pick_agents(state, index.clamp_min(0)[:, None])[:, 0]
+    return replace(picked, valid=picked.valid & (index >= 0))
 
 
 def lane_neighbours(state: TrafficState, road: Road, lane: Tensor, reach: float = LANE_REACH) -> LaneNeighbours:
@@ -103,8 +102,3 @@ def single_lane(road: Road, lane: Tensor) -> Road:
         return tensor.gather(1, index.view(-1, *[1] * (tensor.dim() - 1)).expand(-1, 1, *tensor.shape[2:]))
 
     return road.map(pick)
-
-
-def _like(index: Tensor, tensor: Tensor) -> Tensor:
-    """`index (batch, n)` shaped to gather agents from `tensor (batch, agent[, 2])`."""
-    return index if tensor.dim() == index.dim() else index[..., None].expand(*index.shape, tensor.shape[-1])

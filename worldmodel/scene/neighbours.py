@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from drivecast.worldmodel.scene.road import RoadPosition
-from drivecast.worldmodel.scene.traffic import TrafficState
+from drivecast.worldmodel.scene.traffic import TrafficState, along_and_left
 
 SLOTS = ("leader", "second_leader", "follower", "left_ahead", "left_behind", "right_ahead", "right_behind")
 AHEAD_M, BEHIND_M, BESIDE_M = 120.0, 80.0, 6.0  # how far a vehicle sees
@@ -76,8 +76,8 @@ def find_neighbours(scene: TrafficState, on_lane: RoadPosition, watchers: int | 
         )
         for vector in (scene.position_m, velocity)
     )
-    along, left = _turn(offset, tangent[:, :, None])
-    along_speed, left_speed = _turn(relative, tangent[:, :, None])
+    along, left = along_and_left(offset, tangent[:, :, None])
+    along_speed, left_speed = along_and_left(relative, tangent[:, :, None])
     length = of_neighbour(scene.length_m)
     side = torch.where(along.detach() >= 0, 1.0, -1.0)
     return Neighbours(
@@ -92,12 +92,6 @@ def find_neighbours(scene: TrafficState, on_lane: RoadPosition, watchers: int | 
         length_m=length,
         width_m=of_neighbour(scene.width_m),
     )
-
-
-def _turn(vector: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
-    along = vector[..., 0] * tangent[..., 0] + vector[..., 1] * tangent[..., 1]
-    left = tangent[..., 0] * vector[..., 1] - tangent[..., 1] * vector[..., 0]
-    return along, left
 
 
 def _select(scene: TrafficState, tangent: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from drivecast.worldmodel.scene.traffic import _TensorRecord
+from drivecast.worldmodel.scene.traffic import _TensorRecord, along_and_left
 
 NO_LANE = -1
 
@@ -141,8 +141,7 @@ class Road(_TensorRecord):
         length = delta.norm(dim=-1).clamp_min(1e-6)
         tangent = delta / length[..., None]
         offset = position_m - start
-        on_segment = (offset * tangent).sum(-1)
-        across = tangent[..., 0] * offset[..., 1] - tangent[..., 1] * offset[..., 0]
+        on_segment, across = along_and_left(offset, tangent)
         covered = self._segments.covered
         along = covered.flatten(1).gather(1, flat) + on_segment
         total = covered[..., -1].gather(1, lane)

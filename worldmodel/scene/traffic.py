@@ -20,6 +20,14 @@ class _TensorRecord:
         """Index the leading dimensions of every tensor alike: `history[:, -1]` is the last scene."""
         return self.map(lambda tensor: tensor[index])
 
+    def where(self, mask: Tensor, other):
+        """This record where `mask`, of its leading dimensions, holds, `other` elsewhere."""
+
+        def choose(one: Tensor, two: Tensor) -> Tensor:
+            return torch.where(mask.view(*mask.shape, *[1] * (one.dim() - mask.dim())), one, two)
+
+        return replace(self, **{f.name: choose(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)})  # type: ignore[type-var,arg-type]
+
     def to(self, device: torch.device | str):
         return self.map(lambda tensor: tensor.to(device))
 
@@ -62,12 +70,28 @@ class TrafficState(_TensorRecord):
         """Velocity vector, `(..., agent, 2)`."""
         return self.direction * self.speed_mps[..., None]
 
+    def with_ego(self, ego: TrafficState) -> TrafficState:
+        """The scene `(batch, agent)` with `ego (batch,)` for its agent 0."""
+        return TrafficState(**{f.name: with_ego(getattr(self, f.name), getattr(ego, f.name)) for f in fields(self)})
+
     def corners_m(self) -> Tensor:
         """Corners of each box, counter-clockwise from the front left: `(..., agent, 4, 2)`."""
         forward = self.direction * (self.length_m / 2)[..., None]
         left = torch.stack([-self.direction[..., 1], self.direction[..., 0]], -1) * (self.width_m / 2)[..., None]
         offsets = torch.stack([forward + left, left - forward, -forward - left, forward - left], -2)
         return self.position_m[..., None, :] + offsets
+
+
+def along_and_left(vector: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """Parts of `vector (..., 2)` along the unit vectors `direction (..., 2)` and to their left."""
+    along = vector[..., 0] * direction[..., 0] + vector[..., 1] * direction[..., 1]
+    left = direction[..., 0] * vector[..., 1] - direction[..., 1] * vector[..., 0]
+    return along, left
+
+
+def with_ego(values: Tensor, own: Tensor) -> Tensor:
+    """`values (batch, agent, ...)` with `own (batch, ...)` for agent 0."""
+    return torch.cat([own.to(values)[:, None], values[:, 1:]], 1)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,16 @@ from torch import Tensor
 
 from drivecast.worldmodel.forecaster.forecast import forecast, sampled_forecasts
 from drivecast.worldmodel.forecaster.model import WorldModel
-from drivecast.worldmodel.recordings.store import Window
+from drivecast.worldmodel.recordings.window import Window
 from drivecast.worldmodel.scene.kinematics import bicycle_step, recorded_controls
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState
-from drivecast.worldmodel.training.objective import ObjectiveConfig, loss_of_rollout, reconstruction_error, sampled_energy_score
+from drivecast.worldmodel.training.objective import (
+    ObjectiveConfig,
+    loss_of_rollout,
+    reconstruction_error,
+    sampled_energy_score,
+)
 
 ACTIVE_UNIT_NATS = 0.02  # a latent dimension whose mean KL is above it carries information
 

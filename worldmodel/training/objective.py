@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
-from drivecast.worldmodel.forecaster.latent import DiagonalNormal, drop_latent, kl_divergence, with_free_bits
 from drivecast.worldmodel.forecaster.draws import LatentDraws
+from drivecast.worldmodel.forecaster.latent import DiagonalNormal, drop_latent, kl_divergence, with_free_bits
 from drivecast.worldmodel.forecaster.model import Memory, WorldModel
 from drivecast.worldmodel.scene.road import Road
-from drivecast.worldmodel.scene.traffic import TrafficState
+from drivecast.worldmodel.scene.traffic import TrafficState, along_and_left
 
 FORWARD_SCALE_M, LEFT_SCALE_M, SPEED_SCALE_MPS = 1.0, 0.4, 1.0  # an error of this size counts as one
 LANDMARK_STEPS = 5  # between positions that sampled futures are scored by

@@ -17,7 +17,8 @@ from drivecast.worldmodel.recordings.sampling import (
     mirrored_road,
     with_short_histories,
 )
-from drivecast.worldmodel.recordings.store import Window, WindowStore
+from drivecast.worldmodel.recordings.store import WindowStore
+from drivecast.worldmodel.recordings.window import Window
 from drivecast.worldmodel.training.diagnostics import diagnose
 from drivecast.worldmodel.training.objective import Loss, ObjectiveConfig, loss_of_rollout
 from drivecast.worldmodel.training.optimisation import BestModel, Log, Optimisation

@@ -8,7 +8,9 @@ import torch
 from drivecast.envs.batched.traffic import BatchedHighwayTraffic
 from drivecast.envs.drivers.ceiling import CeilingDriver
 from drivecast.envs.drivers.idm import IDMConfig, IDMDriver
-from drivecast.envs.drivers.rule import LaneFrame, RuleConfig, RuleDriver
+from drivecast.envs.drivers.lane_frame import LaneFrame
+from drivecast.envs.drivers.proposals import RuleConfig
+from drivecast.envs.drivers.rule import RuleDriver
 from drivecast.envs.evaluation.closed_loop import ClosedLoopConfig, run_episodes
 from drivecast.envs.highway.traffic import HighwayTraffic
 from drivecast.worldmodel.errors import InputError

@@ -9,10 +9,11 @@ import torch
 from recorded_scenes import Track, straight_scene
 
 from drivecast.envs.behaviour.fitted_drivers import FittedDrivers
+from drivecast.envs.recorded.config import RecordedTrafficConfig
 from drivecast.envs.recorded.paths import BEYOND_M, RecordedPaths
 from drivecast.envs.recorded.reacting_vehicles import drivers_of
 from drivecast.envs.recorded.reaction import needed_braking
-from drivecast.envs.recorded.traffic import RecordedTraffic, RecordedTrafficConfig
+from drivecast.envs.recorded.traffic import RecordedTraffic
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.scene.contact import separation_m
 from drivecast.worldmodel.scene.traffic import Controls

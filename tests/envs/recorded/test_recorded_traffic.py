@@ -8,7 +8,8 @@ import pytest
 import torch
 from recorded_scenes import Track, straight_scene, straight_store
 
-from drivecast.envs.recorded.traffic import RecordedTraffic, RecordedTrafficConfig
+from drivecast.envs.recorded.config import RecordedTrafficConfig
+from drivecast.envs.recorded.traffic import RecordedTraffic
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.scene.traffic import Controls
 

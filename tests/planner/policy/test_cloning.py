@@ -16,7 +16,6 @@ from drivecast.planner.policy.cloning import (
     CloningConfig,
     CloningTrainer,
     DecisionSampler,
-    lateral_acceleration,
 )
 from drivecast.planner.policy.driver import ReactiveDriver, load_driver
 from drivecast.planner.policy.network import PolicyConfig
@@ -24,7 +23,7 @@ from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.recordings.store import WindowStore
 from drivecast.worldmodel.recordings.store_writer import write_store
 from drivecast.worldmodel.scene.driver import ImaginingDriver
-from drivecast.worldmodel.scene.kinematics import bicycle_step
+from drivecast.worldmodel.scene.kinematics import bicycle_step, lateral_acceleration
 from drivecast.worldmodel.scene.road import NO_LANE, Road
 from drivecast.worldmodel.scene.traffic import Goal
 

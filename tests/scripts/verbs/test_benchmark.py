@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +20,7 @@ from drivecast.envs.drivers.idm import IDMConfig
 from drivecast.envs.evaluation.closed_loop import ClosedLoopConfig
 from drivecast.envs.evaluation.results import frontier, mark_frontier, pool
 from drivecast.envs.evaluation.suites import SUITES
-from drivecast.envs.recorded.traffic import OTHERS
+from drivecast.envs.recorded.config import OTHERS
 from drivecast.envs.recording.cast import VARIED_PARAMETERS
 from drivecast.envs.replay.episode_file import read_config_hash
 from drivecast.scripts.command import cli
@@ -32,6 +33,7 @@ from drivecast.scripts.tracking.console import Console
 from drivecast.scripts.tracking.run import ConsoleRun
 from drivecast.scripts.verbs.benchmark import BenchmarkConfig, Entrant, run
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.scene.kinematics import within_limits
 
 
 @pytest.fixture(autouse=True)
@@ -209,7 +211,11 @@ def test_the_spot_check_agrees_with_highway_env_and_notices_weaker_cars(tmp_path
     assert check["largest_speed_difference_mps"] < 1e-5
     assert sum(simulator == "highway-env" for _, simulator, _ in driven) == 2
 
-    monkeypatch.setattr(drivecast.envs.batched.traffic, "MAX_ACCELERATION_MPS2", 0.2)
+    def weaker(controls, speed_mps, dt_s):
+        most = controls.acceleration_mps2.clamp_max(0.2)
+        return within_limits(replace(controls, acceleration_mps2=most), speed_mps, dt_s)
+
+    monkeypatch.setattr(drivecast.envs.batched.traffic, "within_limits", weaker)
     with pytest.raises(InputError, match="episodes end otherwise in highway-env itself"):
         run(config_of(tmp_path / "other", driver=["idm"], spot_check=2), ConsoleRun())
     assert results_of(tmp_path / "other")[0]["spot_check"]["disagreements"]

@@ -92,7 +92,7 @@ def test_samples_differ_and_the_same_seed_repeats_them():
 
 
 def test_a_latent_is_held_for_its_stretch():
-    net = model(latent_hold_steps=5)
+    net = model(latent_hold_steps=6)
     drawn = []
     original = net.step
     net.step = lambda memory, latent, *rest: drawn.append(latent) or original(memory, latent, *rest)  # type: ignore[method-assign]

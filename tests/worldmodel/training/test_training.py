@@ -20,7 +20,7 @@ from drivecast.worldmodel.training.objective import ObjectiveConfig
 from drivecast.worldmodel.training.optimisation import learning_rate_share
 from drivecast.worldmodel.training.trainer import WorldModelTrainer, WorldModelTrainingConfig
 
-SMALL = WorldModelConfig(hidden=24, latent_dims=4, latent_hold_steps=5)
+SMALL = WorldModelConfig(hidden=24, latent_dims=4, latent_hold_steps=6)
 SHORT = WorldModelTrainingConfig(
     steps=8,
     batch=4,
