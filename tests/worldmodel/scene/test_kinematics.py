@@ -4,7 +4,16 @@ import math
 
 import torch
 
-from drivecast.worldmodel.scene.kinematics import bicycle_step, recorded_controls, unicycle_step
+from drivecast.worldmodel.scene.kinematics import (
+    MAX_ACCELERATION_MPS2,
+    MAX_BRAKING_MPS2,
+    MAX_STEERING_RAD,
+    bicycle_step,
+    recorded_controls,
+    unicycle_step,
+    within_limits,
+)
+from drivecast.worldmodel.scene.traffic import Controls
 
 
 def drive(steering: float, acceleration: float, steps: int, speed: float = 10.0):
@@ -65,3 +74,12 @@ def test_bicycle_gradients_match_finite_differences():
     inputs += [torch.tensor([1.0, -2.0]), torch.tensor([0.05, -0.1])]
     inputs = [value.double().requires_grad_() for value in inputs]
     assert torch.autograd.gradcheck(lambda *values: bicycle_step(*values, 0.1), inputs)
+
+
+def test_controls_are_held_to_what_a_car_can_follow_and_never_brake_it_into_reverse():
+    speed = torch.tensor([20.0, 20.0, 0.3, 0.0, -1.0], dtype=torch.float64)
+    wished = Controls(torch.tensor([9.0, -20.0, -20.0, -1.0, -1.0]), torch.tensor([0.1, 2.0, -2.0, 0.0, 0.0]))
+    held = within_limits(wished, speed, 0.1)
+    expected = torch.tensor([MAX_ACCELERATION_MPS2, -MAX_BRAKING_MPS2, -3.0, 0.0, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(held.acceleration_mps2, expected)
+    assert held.steering_rad[1:3].tolist() == [MAX_STEERING_RAD, -MAX_STEERING_RAD]
