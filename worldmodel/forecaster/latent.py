@@ -21,6 +21,11 @@ class DiagonalNormal:
         mean, raw = parameters.chunk(2, -1)
         return cls(mean, -3.0 + 5.0 * torch.tanh(raw / 5.0 + 0.6931471805599453))
 
+    def after(self, prior: DiagonalNormal) -> DiagonalNormal:
+        """This one in units of the `prior`'s spread, about the prior's mean."""
+        spread = (prior.log_variance / 2).exp()
+        return DiagonalNormal(prior.mean + spread * self.mean, prior.log_variance + self.log_variance)
+
     def sample(self, generator: torch.Generator | None = None, period: int | None = None) -> Tensor:
         """A draw of every variable. With `period`, rows of the batch that are `period` apart share their noise."""
         rows, *rest = self.mean.shape

@@ -195,7 +195,8 @@ class WorldModel(nn.Module):
 
         The network sees where the vehicle will be at a few landmarks of that stretch, relative to where it would be
         at constant velocity from the model's own present state, in that state's frame; and the `last` latent, if
-        latents are autoregressive.
+        latents are autoregressive: then it says by how many of the prior's standard deviations the next one differs from
+        what the prior expects.
         """
         scene, steps = memory.scene, target.valid.shape[1]
         columns: list[Tensor] = []
@@ -211,7 +212,10 @@ class WorldModel(nn.Module):
         features = [memory.hidden, torch.stack(columns, -1)]
         if self.config.latent_process == "autoregressive":
             features.append(self.no_latent(memory) if last is None else last)
-        return DiagonalNormal.of_parameters(self.posterior_net(torch.cat(features, -1)))
+        found = DiagonalNormal.of_parameters(self.posterior_net(torch.cat(features, -1)))
+        if last is None or self.config.latent_process == "independent":
+            return found
+        return found.after(self.prior(memory, last))
 
     def no_latent(self, memory: Memory) -> Tensor:
         """The latent's zero, `(batch, agent, latent)`: the deterministic forecast."""

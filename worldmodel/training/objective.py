@@ -30,7 +30,8 @@ class ObjectiveConfig:
         latent_dropout: Probability that a vehicle's latent of one stretch does not come from the posterior; half of it
             strikes the vehicle for the whole rollout, half single stretches.
         latent_dropout_variant: What replaces it: `zero`, or a draw from the `prior`.
-        samples: Futures drawn from the prior whose energy score is lowered, 2 or more; it makes them as wide as the world.
+        samples: Futures drawn from the prior whose energy score is lowered, 2 or more; this makes them as
+            wide as the world.
         energy_score_weight: Weight of that energy score.
         overlap_weight: Weight of the area, in m², by which vehicles overlap in these futures.
     """
@@ -237,8 +238,8 @@ def _length(vector: Tensor) -> Tensor:
 def overlap_m2(sampled: TrafficState, counted: Tensor) -> Tensor:
     """Mean over vehicles of the area by which they overlap others in `sampled (sample, batch, moment, agent)`, in m².
 
-    Boxes are taken as parallel; `counted (batch, agent)` are the vehicles that are judged. Recorded vehicles hardly ever
-    touch: what the model is not told by positions alone.
+    Boxes are taken as parallel; `counted (batch, agent)` are the vehicles that are judged. Recorded vehicles hardly
+    ever touch, which positions alone don't tell the model.
     """
     offset = sampled.position_m[..., None, :] - sampled.position_m[..., None, :, :]
     forward, left = along_and_left(offset, sampled.direction[..., :, None, :])

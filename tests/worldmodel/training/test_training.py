@@ -180,6 +180,6 @@ def test_a_strong_kl_weight_silences_the_latent(store, tmp_path):
 @pytest.mark.parametrize("latent_dims", [0, 4])
 def test_variants_train(store, tmp_path, variant, latent_dims):
     config = replace(SHORT, steps=4, objective=ObjectiveConfig(latent_dropout_variant=variant))
-    model = replace(SMALL, latent_dims=latent_dims, prior="learned" if latent_dims else "standard")
+    model = replace(SMALL, latent_dims=latent_dims, prior="learned", latent_process="independent")
     path = trainer(store, tmp_path, config, model).train(lambda step, values: None)
     assert load_world_model(path).config.latent_dims == latent_dims
