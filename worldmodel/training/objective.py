@@ -32,6 +32,7 @@ class ObjectiveConfig:
         latent_dropout_variant: What replaces it: `zero`, or a draw from the `prior`.
         samples: Futures drawn from the prior whose energy score is lowered, 2 or more; this makes them as
             wide as the world.
+        likeliest_weight: Weight of the error of the future in which nobody has a latent.
         energy_score_weight: Weight of that energy score.
         overlap_weight: Weight of the area, in m², by which vehicles overlap in these futures.
     """
@@ -41,13 +42,14 @@ class ObjectiveConfig:
     latent_dropout: float = 0.5
     latent_dropout_variant: Literal["zero", "prior"] = "zero"
     samples: int = 2
+    likeliest_weight: float = 0.5
     energy_score_weight: float = 1.0
     overlap_weight: float = 0.1
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.latent_dropout <= 1.0:
             raise ValueError(f"latent_dropout must lie in [0, 1], not {self.latent_dropout}")
-        for name in ("kl_weight", "free_nats", "energy_score_weight", "overlap_weight"):
+        for name in ("kl_weight", "free_nats", "likeliest_weight", "energy_score_weight", "overlap_weight"):
             if getattr(self, name) < 0.0:
                 raise ValueError(f"{name} must not be negative")
         if self.samples < 2:
@@ -63,13 +65,15 @@ class ObjectiveConfig:
 class Loss:
     """Loss of one batch; `kl_nats (latent,)` is the mean KL of each dimension, without free bits.
 
-    `energy_score` and `overlap_m2` are zero where no futures were drawn from the prior.
+    `likeliest` is the reconstruction's counterpart where no vehicle has a latent. It, `energy_score` and `overlap_m2` are
+    zero where no futures were drawn from the prior.
     """
 
     total: Tensor
     reconstruction: Tensor
     kl: Tensor
     kl_nats: Tensor
+    likeliest: Tensor
     energy_score: Tensor
     overlap_m2: Tensor
 
@@ -131,7 +135,8 @@ def loss_of_rollout(
         known: Motion of the known vehicles if not `future`'s: to test how much it matters.
         shuffle_latent: Give each vehicle another's latent: to test how much it carries.
         feature_dropout: Apply the decoder's dropout, one mask per vehicle held for the rollout.
-        score_samples: Unroll futures under the prior beside it, in the same batch, and score these, too.
+        score_samples: Unroll the future without latents, and futures under the prior, beside it in the same batch, and
+            score these, too.
     """
     known = future if known is None else known
     batch, steps, hold = future.valid.shape[0], future.valid.shape[1], model.config.latent_hold_steps
@@ -139,11 +144,11 @@ def loss_of_rollout(
     scored = counted & ~who & memory.scene.valid
     masks = model.dropout_masks(*scored.shape, generator=generator) if feature_dropout else None
     samples = config.samples if score_samples and model.config.latent_dims else 0
-    if samples:  # rows of the batch: under the posterior, then `samples` times under the prior, without dropout
-        repeated = torch.arange(batch, device=scored.device).repeat(1 + samples)
+    if samples:  # rows of the batch: under the posterior, under no latent, then `samples` times under the prior
+        repeated = torch.arange(batch, device=scored.device).repeat(2 + samples)
         memory, road, known, who = memory[repeated], road[repeated], known[repeated], who[repeated]
-        if masks is not None:
-            masks = torch.cat([masks, torch.ones_like(masks).repeat(samples, 1, 1)])
+        if masks is not None:  # futures are drawn as they will be: without dropout
+            masks = torch.cat([masks, masks, torch.ones_like(masks).repeat(samples, 1, 1)])
     scenes, divergences, weights = [], [], []
     latent = model.no_latent(memory)
     last: Tensor | None = None
@@ -169,26 +174,32 @@ def loss_of_rollout(
             divergences.append(kl_divergence(posterior, prior))
             weights.append(seen & scored)
             if samples:
-                latent = torch.cat([latent, draws.at(step, memory[batch:])])
+                latent = torch.cat([latent, model.no_latent(here), draws.at(step, memory[2 * batch :])])
         memory = model.step(memory, latent, road, known[:, step], who & known.valid[:, step], masks)
         scenes.append(memory.scene)
     rollout = TrafficState.stack(scenes, 1)
     weight = (future.valid & scored[:, None]).to(future.speed_mps)  # (batch, time, agent)
-    errors = reconstruction_error(rollout[:batch], future)
-    reconstruction = (errors * weight).sum() / weight.sum().clamp_min(1.0)
+
+    def mean_error(guess: TrafficState) -> Tensor:
+        return (reconstruction_error(guess, future) * weight).sum() / weight.sum().clamp_min(1.0)
+
+    reconstruction = mean_error(rollout[:batch])
     if divergences:
         kl_all, counts = torch.stack(divergences, 1), torch.stack(weights, 1)
         kl = with_free_bits(kl_all, counts, config.free_nats)
         kl_nats = (kl_all * counts[..., None]).flatten(0, -2).sum(0) / counts.sum().clamp_min(1)
     else:
         kl, kl_nats = reconstruction.new_zeros(()), reconstruction.new_zeros(0)
-    total, score, overlap = reconstruction + kl_weight * kl, reconstruction.new_zeros(()), reconstruction.new_zeros(())
+    total = reconstruction + kl_weight * kl
+    likeliest, score, overlap = (reconstruction.new_zeros(()) for _ in range(3))
     if samples:
-        sampled = rollout[batch:].map(lambda tensor: tensor.view(samples, batch, *tensor.shape[1:]))
+        likeliest = mean_error(rollout[batch : 2 * batch])
+        sampled = rollout[2 * batch :].map(lambda tensor: tensor.view(samples, batch, *tensor.shape[1:]))
         score = sampled_energy_score(sampled, future, weight > 0)
         overlap = overlap_m2(sampled[:, :, LANDMARK_STEPS - 1 :: LANDMARK_STEPS], scored)
+        total = total + config.likeliest_weight * likeliest
         total = total + config.energy_score_weight * score + config.overlap_weight * overlap
-    return Loss(total, reconstruction, kl, kl_nats.detach(), score, overlap)
+    return Loss(total, reconstruction, kl, kl_nats.detach(), likeliest, score, overlap)
 
 
 def sampled_energy_score(sampled: TrafficState, future: TrafficState, counted: Tensor) -> Tensor:

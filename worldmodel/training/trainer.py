@@ -147,6 +147,7 @@ class WorldModelTrainer:
                 ("loss", loss.total),
                 ("reconstruction", loss.reconstruction),
                 ("kl", loss.kl),
+                ("likeliest", loss.likeliest),
                 ("energy_score", loss.energy_score),
                 ("overlap_m2", loss.overlap_m2),
             ):
