@@ -195,8 +195,8 @@ class WorldModel(nn.Module):
 
         The network sees where the vehicle will be at a few landmarks of that stretch, relative to where it would be
         at constant velocity from the model's own present state, in that state's frame; and the `last` latent, if
-        latents are autoregressive: then it says by how many of the prior's standard deviations the next one differs from
-        what the prior expects.
+        latents are autoregressive: then it says by how many of the prior's standard deviations the next one differs
+        from what the prior expects.
         """
         scene, steps = memory.scene, target.valid.shape[1]
         columns: list[Tensor] = []

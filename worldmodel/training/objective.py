@@ -65,8 +65,8 @@ class ObjectiveConfig:
 class Loss:
     """Loss of one batch; `kl_nats (latent,)` is the mean KL of each dimension, without free bits.
 
-    `likeliest` is the reconstruction's counterpart where no vehicle has a latent. It, `energy_score` and `overlap_m2` are
-    zero where no futures were drawn from the prior.
+    `likeliest` is the reconstruction's counterpart where no vehicle has a latent. It, `energy_score` and `overlap_m2`
+    are zero where no futures were drawn from the prior.
     """
 
     total: Tensor
