@@ -27,7 +27,9 @@ def resolve_model(reference: str | Path, uri: str = "") -> Path:
     if not match:
         path = Path(reference)
         if not path.exists():
-            raise InputError(f"{path}: expected a model file or folder, pretrained:NAME or models:/NAME/VERSION; found nothing")
+            raise InputError(
+                f"{path}: expected a model file or folder, pretrained:NAME or models:/NAME/VERSION; found nothing"
+            )
         return path
     name, wanted = match["name"], match["version"] or "latest"
     if wanted != "latest" and not wanted.isdigit():
