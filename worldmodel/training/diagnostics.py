@@ -74,7 +74,7 @@ def diagnose(
     values["constant_velocity_error"] = mean_error(constant_velocity(memory.scene, steps, model.config.dt_s))
     sampled = sampled_forecasts(model, memory, road, steps, samples, future, who, generator=generator)
     values["energy_score"] = float(
-        sampled_energy_score(sampled.map(lambda tensor: tensor.transpose(0, 1)), future, weight > 0)
+        sampled_energy_score(sampled.map(lambda tensor: tensor.transpose(0, 1)), future, weight > 0, model.config.dt_s)
     )
     flat = sampled.map(lambda tensor: tensor[:, :, -1].flatten(0, 1))
     roads = road[torch.arange(len(who), device=who.device).repeat_interleave(samples)]

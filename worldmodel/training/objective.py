@@ -43,8 +43,8 @@ class ObjectiveConfig:
     latent_dropout_variant: Literal["zero", "prior"] = "zero"
     samples: int = 2
     likeliest_weight: float = 0.5
-    energy_score_weight: float = 1.0
-    overlap_weight: float = 0.1
+    energy_score_weight: float = 3.0
+    overlap_weight: float = 2.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.latent_dropout <= 1.0:
@@ -195,25 +195,27 @@ def loss_of_rollout(
     if samples:
         likeliest = mean_error(rollout[batch : 2 * batch])
         sampled = rollout[2 * batch :].map(lambda tensor: tensor.view(samples, batch, *tensor.shape[1:]))
-        score = sampled_energy_score(sampled, future, weight > 0)
+        score = sampled_energy_score(sampled, future, weight > 0, model.config.dt_s)
         overlap = overlap_m2(sampled[:, :, LANDMARK_STEPS - 1 :: LANDMARK_STEPS], scored)
         total = total + config.likeliest_weight * likeliest
         total = total + config.energy_score_weight * score + config.overlap_weight * overlap
     return Loss(total, reconstruction, kl, kl_nats.detach(), likeliest, score, overlap)
 
 
-def sampled_energy_score(sampled: TrafficState, future: TrafficState, counted: Tensor) -> Tensor:
-    """Energy score of each vehicle's sampled trajectories, and of the whole scene's; the mean of both, a scalar.
+def sampled_energy_score(sampled: TrafficState, future: TrafficState, counted: Tensor, dt_s: float) -> Tensor:
+    """Energy score of sampled positions, of each vehicle's trajectories and of whole scenes; the mean of the three.
 
-    Positions every half second in units of `FORWARD_SCALE_M` and `LEFT_SCALE_M`, over the root of their number: so both
-    are of the size of one position's error.
+    Positions every half second in units of `FORWARD_SCALE_M` and `LEFT_SCALE_M` times `error_growth`, so that early and
+    late ones matter alike; vectors of many are taken over the root of their number.
 
     Args:
         sampled: `(sample, batch, time, agent)`.
         future: What happened, `(batch, time, agent)`.
         counted: What counts, bool `(batch, time, agent)`.
+        dt_s: Time step, s.
     """
     every = slice(LANDMARK_STEPS - 1, None, LANDMARK_STEPS)
+    time_s = dt_s * torch.arange(1, future.valid.shape[1] + 1, device=counted.device)[every]
     sampled, future, counted = sampled[:, :, every], future[:, every], counted[:, every]
     direction = future.direction
     left_of = torch.stack([-direction[..., 1], direction[..., 0]], -1)
@@ -221,6 +223,8 @@ def sampled_energy_score(sampled: TrafficState, future: TrafficState, counted: T
     errors = torch.stack(
         [(offset * direction).sum(-1) / FORWARD_SCALE_M, (offset * left_of).sum(-1) / LEFT_SCALE_M], -1
     )  # (sample, batch, moment, agent, 2); of the truth: zero
+    errors = errors / error_growth(time_s)[:, None, None]
+    positions = (_fair(errors) * counted).sum() / counted.sum().clamp_min(1)
     own, moments = errors.transpose(2, 3).flatten(3), counted.sum(1)  # (sample, batch, agent, part)
     each = _fair(own) / moments.clamp_min(1).sqrt()
     there = (moments > 0).to(each)
@@ -228,7 +232,12 @@ def sampled_energy_score(sampled: TrafficState, future: TrafficState, counted: T
     parts = counted.flatten(1).sum(1)
     whole = _fair(errors.flatten(2)) / parts.clamp_min(1).sqrt()
     some = (parts > 0).to(whole)
-    return (vehicles + (whole * some).sum() / some.sum().clamp_min(1.0)) / 2
+    return (positions + vehicles + (whole * some).sum() / some.sum().clamp_min(1.0)) / 3
+
+
+def error_growth(time_s: Tensor) -> Tensor:
+    """By how much an error counts less after `time_s`, as errors of forecasts grow."""
+    return 0.25 + 0.75 * time_s
 
 
 def _fair(errors: Tensor) -> Tensor:

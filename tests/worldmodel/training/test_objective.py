@@ -12,6 +12,7 @@ from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState
 from drivecast.worldmodel.training.objective import (
     ObjectiveConfig,
+    error_growth,
     loss_of_rollout,
     overlap_m2,
     sampled_energy_score,
@@ -77,11 +78,14 @@ def test_it_is_the_fair_energy_score_of_vehicles_and_of_the_scene(samples):
     offset = torch.randn(samples, 3, 2)
     truth = states(torch.zeros(1, 3, 2))[0]
     counted = torch.ones(3, 10, 2, dtype=torch.bool)
-    score = sampled_energy_score(states(offset), truth, counted)
-    # the same offset at both of its landmarks: the norm over both, over the root of two
-    vehicles = fair_energy_score(offset[..., None], torch.zeros(3, 2, 1)).mean()
-    whole = fair_energy_score(offset, torch.zeros(3, 2)).mean() / 2**0.5
-    torch.testing.assert_close(score, (vehicles + whole) / 2, atol=2e-3, rtol=0)
+    score = sampled_energy_score(states(offset), truth, counted, 0.1)
+    # the same offset at both of its landmarks, 0.5 and 1 s
+    growth = error_growth(torch.tensor([0.5, 1.0]))
+    at_each = fair_energy_score(offset[..., None], torch.zeros(3, 2, 1)).mean() * (1 / growth).mean()
+    both = offset[..., None] / growth
+    vehicles = fair_energy_score(both, torch.zeros(3, 2, 2)).mean() / 2**0.5
+    whole = fair_energy_score(both.flatten(2), torch.zeros(3, 4)).mean() / 4**0.5
+    torch.testing.assert_close(score, (at_each + vehicles + whole) / 3, atol=2e-3, rtol=0)
 
 
 def test_vehicles_that_do_not_count_do_not_matter():
@@ -90,7 +94,7 @@ def test_vehicles_that_do_not_count_do_not_matter():
     counted[..., 1] = False
     other = offset.clone()
     other[..., 1] = 50.0
-    scores = [sampled_energy_score(states(each), truth, counted) for each in (offset, other)]
+    scores = [sampled_energy_score(states(each), truth, counted, 0.1) for each in (offset, other)]
     assert torch.equal(scores[0], scores[1])
 
 
