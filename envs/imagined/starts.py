@@ -30,7 +30,7 @@ def find_starts(
     """Vehicles with their whole history at moments `every_s` apart, on the road and touching nobody."""
     every, found = max(1, round(config.every_s / dt_s)), []
     for number, scene in enumerate(scenes):
-        frames = torch.arange(history_steps - 1, len(scene.states.valid), every)
+        frames = torch.arange(len(scene.states.valid))[history_steps - 1 :: every]
         known = (scene.first_step <= frames[:, None] - history_steps + 1) & (scene.last_step >= frames[:, None])
         moment, agent = known.nonzero(as_tuple=True)
         present = scene.states[frames[moment]]

@@ -65,3 +65,13 @@ def test_latent_dropout_strikes_single_vehicles_at_its_rate(variant):
 def test_no_dropout_returns_the_latent_itself():
     latent = torch.randn(4, 3)
     assert drop_latent(latent, normal(4, 3), 0.0, "zero", None) is latent
+
+
+def test_a_row_with_a_generator_of_its_own_draws_the_same_among_others():
+    def generators(*seeds: int) -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    among, alone = normal(3, 4, 2), normal(3, 4, 2)
+    alone = DiagonalNormal(alone.mean[1:2], alone.log_variance[1:2])
+    assert torch.equal(among.sample(generators(7, 8, 9))[1], alone.sample(generators(8))[0])
+    assert not torch.equal(among.sample(generators(7, 7, 7))[0], among.sample(generators(9, 8, 7))[0])
