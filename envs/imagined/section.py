@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from drivecast.worldmodel.evaluation.traffic_statistics import followers
 from drivecast.worldmodel.recordings.window import RecordedScene
 from drivecast.worldmodel.scene.lane_neighbours import longest_lane, single_lane
 from drivecast.worldmodel.scene.traffic import _TensorRecord
 
 SAMPLES = 256  # vehicles that stand for those of a lane, and quantiles that stand for the headways
 MOST_MOMENTS = 300  # of a recording that are looked at
+LEAST_M = 50.0  # a moment is taken to show at least so much of a lane
 LEAST_MPS = 1.0  # a vehicle below it has no headway in time
 SEED = 2005
 
@@ -53,16 +55,16 @@ class _Rows:
     speed_mps: np.ndarray
     length_m: np.ndarray
     width_m: np.ndarray
-    moments: int
 
 
 def find_sections(scenes: Sequence[RecordedScene], lanes: int) -> tuple[Sections, Tensor]:
     """The sections, padded to `lanes`; and `SAMPLES` quantiles of the headway in time over its mean.
 
     The section lies between the rearmost and the foremost place of any vehicle along the longest lane. Traffic enters
-    a lane that is open at its start as it flows on it: flow = distance driven on the lane / (length of the section ×
-    time), Edie's definition (1963), which does not depend on where a track was cut. Headways are those of followers and
-    leaders of the same lane, weighted by speed, as often as they would pass a point.
+    a lane that is open at its start as it flows on it: flow = distance driven on the lane / area of the stretch that is
+    seen, in metre seconds; Edie's definition (1963), which does not depend on where a track was cut. At each moment the
+    stretch reaches from the rearmost to the foremost vehicle. Headways are those of followers and leaders of the same
+    lane, weighted by speed, as often as they would pass a point.
     """
     generator = np.random.default_rng(SEED)
     found, headways, weights = [], [], []
@@ -90,14 +92,14 @@ def _rows(scene: RecordedScene) -> _Rows:
         seen.speed_mps.numpy(),
         seen.length_m.numpy(),
         seen.width_m.numpy(),
-        len(states.valid),
     )
 
 
 def _section(scene: RecordedScene, rows: _Rows, lanes: int, generator: np.random.Generator) -> Sections:
     road, axis = scene.road, single_lane(scene.road, longest_lane(scene.road))
     starts_m = axis.project(road.centre_m[:, :, 0]).along_m[0].numpy()
-    first_m, last_m = rows.on_axis_m.min(), rows.on_axis_m.max()
+    since_m, until_m = _shown(rows)
+    first_m, last_m = since_m.min(), until_m.max()
     floats = {name: np.zeros((lanes, *size)) for name, size in _SIZES.items()}
     floats["length_m"] += 5.0
     floats["width_m"] += 2.0
@@ -113,14 +115,16 @@ def _section(scene: RecordedScene, rows: _Rows, lanes: int, generator: np.random
         enter, leave = max(first_m - starts_m[lane], 0.0), min(last_m - starts_m[lane], along[-1])
         floats["enter_along_m"][lane], floats["exit_along_m"][lane] = enter, leave
         exits[lane] = bool(road.open_end[0, lane])
-        on_lane = np.flatnonzero((rows.lane == lane) & (rows.speed_mps > 0))
+        within = (rows.along_m >= enter) & (rows.along_m <= leave)
+        on_lane = np.flatnonzero((rows.lane == lane) & within & (rows.speed_mps > 0))
         if not bool(road.open_start[0, lane]) or leave <= enter or not len(on_lane):
             continue
         piece = pieces[min(int(np.searchsorted(along, enter, side="right")) - 1, len(pieces) - 1)]
         floats["enter_m"][lane] = [np.interp(enter, along, values) for values in centre.T]
         floats["enter_rad"][lane] = np.arctan2(piece[1], piece[0])
         speed = rows.speed_mps[on_lane].astype(float)
-        floats["flow_per_s"][lane] = speed.sum() / ((leave - enter) * rows.moments)
+        shown_m = np.minimum(until_m - starts_m[lane], leave) - np.maximum(since_m - starts_m[lane], enter)
+        floats["flow_per_s"][lane] = speed.sum() / np.maximum(shown_m, LEAST_M).sum()
         drawn = generator.choice(on_lane, SAMPLES, p=speed / speed.sum())
         for name in ("speed_mps", "length_m", "width_m"):
             floats[name][lane] = getattr(rows, name)[drawn]
@@ -128,13 +132,20 @@ def _section(scene: RecordedScene, rows: _Rows, lanes: int, generator: np.random
     return Sections(**tensors, exits=torch.from_numpy(exits)[None])
 
 
+def _shown(rows: _Rows) -> tuple[np.ndarray, np.ndarray]:
+    """The rearmost and the foremost place of a vehicle along the longest lane, of each moment with any."""
+    moments, index = np.unique(rows.moment, return_inverse=True)
+    since, until = np.full(len(moments), np.inf), np.full(len(moments), -np.inf)
+    np.minimum.at(since, index, rows.on_axis_m)
+    np.maximum.at(until, index, rows.on_axis_m)
+    return since, until
+
+
 def _headways(rows: _Rows) -> tuple[np.ndarray, np.ndarray]:
     """Headways in time to the leader of the same lane, s, and the speed of each follower."""
-    order = np.lexsort((rows.along_m, rows.lane, rows.moment))
-    rear, front = order[:-1], order[1:]
-    pair = (rows.moment[rear] == rows.moment[front]) & (rows.lane[rear] == rows.lane[front])
-    pair &= rows.speed_mps[rear] > LEAST_MPS
-    rear, front = rear[pair], front[pair]
+    rear, front = followers(rows.moment, rows.lane, rows.along_m)
+    fast = rows.speed_mps[rear] > LEAST_MPS
+    rear, front = rear[fast], front[fast]
     speed = rows.speed_mps[rear]
     return (rows.along_m[front] - rows.along_m[rear]) / speed, speed
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 BASELINES = ("ppo", "dqn", "tqc")
 IDM_FILE_MARK = "parameters of IDM and MOBIL"  # in files that `drivecast tune-idm` wrote
 RECORDED, IMAGINED = "recorded", "imagined"
-ENVIRONMENTS = (RECORDED, IMAGINED, *HIGHWAY_ENVIRONMENTS)
+ENVIRONMENTS = (RECORDED, *HIGHWAY_ENVIRONMENTS, IMAGINED)
 
 
 @dataclass(frozen=True)
