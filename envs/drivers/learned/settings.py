@@ -43,8 +43,8 @@ class TQCSettings:
     """TQC, sb3-contrib's, on continuous controls; highway-env has no script for it.
 
     It sees more than the default: everybody near, also behind, and headings, each over the range in which it varies.
-    And its reward grows with speed from 0 m/s: highway-env's own is flat below 20 m/s, and with that it learned to drive
-    backwards, away from everybody.
+    And its reward grows with speed from 0 m/s: highway-env's own is flat below 20 m/s, and with that it learned to
+    drive backwards, away from everybody.
 
     Args:
         decisions_per_s: Choices of controls in a second.
