@@ -80,7 +80,7 @@ def test_it_is_the_fair_energy_score_of_vehicles_and_of_the_scene(samples):
     counted = torch.ones(3, 10, 2, dtype=torch.bool)
     score = sampled_energy_score(states(offset), truth, counted, 0.1)
     # the same offset at both of its landmarks, 0.5 and 1 s
-    growth = error_growth(torch.tensor([0.5, 1.0]))
+    growth = error_growth(torch.tensor([0.5, 1.0]))[:, 0]
     at_each = fair_energy_score(offset[..., None], torch.zeros(3, 2, 1)).mean() * (1 / growth).mean()
     both = offset[..., None] / growth
     vehicles = fair_energy_score(both, torch.zeros(3, 2, 2)).mean() / 2**0.5
