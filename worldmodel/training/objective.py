@@ -14,11 +14,9 @@ from drivecast.worldmodel.forecaster.latent import DiagonalNormal, drop_latent, 
 from drivecast.worldmodel.forecaster.model import Memory, WorldModel
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState, along_and_left
-from drivecast.worldmodel.training.counterfactual import with_other_speed
 
 FORWARD_SCALE_M, LEFT_SCALE_M, SPEED_SCALE_MPS = 1.0, 0.4, 1.0  # an error of this size counts as one
 LANDMARK_STEPS = 5  # between positions that sampled futures are scored by
-OTHER_ACCELERATIONS_MPS2 = (-4.0, 1.0)  # of egos that drive otherwise than they did
 QUADRATIC_UP_TO = 2.0  # of those units; beyond it the loss grows linearly (Huber)
 
 
@@ -36,8 +34,7 @@ class ObjectiveConfig:
             wide as the world.
         likeliest_weight: Weight of the error of the future in which nobody has a latent.
         energy_score_weight: Weight of that energy score.
-        overlap_weight: Weight of the area, in m², by which vehicles overlap in these futures, and in one more in which
-            the ego brakes or accelerates otherwise than it did.
+        overlap_weight: Weight of the area, in m², by which vehicles overlap in these futures.
     """
 
     kl_weight: float = 0.1
@@ -139,7 +136,7 @@ def loss_of_rollout(
         shuffle_latent: Give each vehicle another's latent: to test how much it carries.
         feature_dropout: Apply the decoder's dropout, one mask per vehicle held for the rollout.
         score_samples: Unroll the future without latents, and futures under the prior, beside it in the same batch, and
-            score these, too. Once more the ego drives otherwise than it did, and who is behind must not run into it.
+            score these, too.
     """
     known = future if known is None else known
     batch, steps, hold = future.valid.shape[0], future.valid.shape[1], model.config.latent_hold_steps
@@ -147,21 +144,11 @@ def loss_of_rollout(
     scored = counted & ~who & memory.scene.valid
     masks = model.dropout_masks(*scored.shape, generator=generator) if feature_dropout else None
     samples = config.samples if score_samples and model.config.latent_dims else 0
-    if samples:
-        # rows of the batch: under the posterior, under no latent, `samples` times under the prior, and once more under
-        # the prior with an ego that drives otherwise
-        repeated = torch.arange(batch, device=scored.device).repeat(3 + samples)
-        present = memory.scene
-        memory, road, who = memory[repeated], road[repeated], who[repeated].clone()
-        who[-batch:] = False
-        who[-batch:, 0] = True
-        chosen = torch.linspace(*OTHER_ACCELERATIONS_MPS2, batch, device=scored.device)
-        other = with_other_speed(present, future, chosen, model.config.dt_s)
-        offset = present.position_m - present.position_m[:, :1]
-        behind = scored & (along_and_left(offset, present.direction[:, :1])[0] < 0)
-        known = TrafficState.cat([known[repeated[:-batch]], other])
+    if samples:  # rows of the batch: under the posterior, under no latent, then `samples` times under the prior
+        repeated = torch.arange(batch, device=scored.device).repeat(2 + samples)
+        memory, road, known, who = memory[repeated], road[repeated], known[repeated], who[repeated]
         if masks is not None:  # futures are drawn as they will be: without dropout
-            masks = torch.cat([masks, masks, torch.ones_like(masks).repeat(1 + samples, 1, 1)])
+            masks = torch.cat([masks, masks, torch.ones_like(masks).repeat(samples, 1, 1)])
     scenes, divergences, weights = [], [], []
     latent = model.no_latent(memory)
     last: Tensor | None = None
@@ -207,11 +194,9 @@ def loss_of_rollout(
     likeliest, score, overlap = (reconstruction.new_zeros(()) for _ in range(3))
     if samples:
         likeliest = mean_error(rollout[batch : 2 * batch])
-        sampled = rollout[2 * batch : -batch].map(lambda tensor: tensor.view(samples, batch, *tensor.shape[1:]))
+        sampled = rollout[2 * batch :].map(lambda tensor: tensor.view(samples, batch, *tensor.shape[1:]))
         score = sampled_energy_score(sampled, future, weight > 0, model.config.dt_s)
-        answered = rollout[-batch:].map(lambda tensor: tensor[None])
-        every = slice(LANDMARK_STEPS - 1, None, LANDMARK_STEPS)
-        overlap = overlap_m2(sampled[:, :, every], scored) + overlap_m2(answered[:, :, every], behind)
+        overlap = overlap_m2(sampled[:, :, LANDMARK_STEPS - 1 :: LANDMARK_STEPS], scored)
         total = total + config.likeliest_weight * likeliest
         total = total + config.energy_score_weight * score + config.overlap_weight * overlap
     return Loss(total, reconstruction, kl, kl_nats.detach(), likeliest, score, overlap)
