@@ -22,11 +22,12 @@ from drivecast.worldmodel.recordings.store import WindowStore
 from drivecast.worldmodel.training.objective import ObjectiveConfig
 from drivecast.worldmodel.training.trainer import WorldModelTrainer, WorldModelTrainingConfig
 
-ALONE = replace(ObjectiveConfig(), likeliest_weight=0.0, energy_score_weight=0.0, overlap_weight=0.0)
+CALIBRATED = ObjectiveConfig(likeliest_weight=0.5, energy_score_weight=1.0, overlap_weight=2.0)
+COARSE = WorldModelConfig(latent_process="autoregressive", decide_steps=2)
 VARIANTS = {  # label: architecture, objective
-    "a decision a step, posterior alone": (WorldModelConfig(latent_process="independent", decide_steps=1), ALONE),
-    "a decision in two steps, posterior alone": (WorldModelConfig(), ALONE),
-    "a decision in two steps, with futures of the prior": (WorldModelConfig(), ObjectiveConfig()),
+    "a decision a step, posterior alone": (WorldModelConfig(), ObjectiveConfig()),
+    "a decision in two steps, posterior alone": (COARSE, ObjectiveConfig()),
+    "a decision in two steps, with futures of the prior": (COARSE, CALIBRATED),
 }
 
 

@@ -43,10 +43,10 @@ class WorldModelConfig:
     hidden: int = 64
     latent_dims: int = 8
     latent_hold_steps: int = 10
-    latent_process: Literal["autoregressive", "independent"] = "autoregressive"
+    latent_process: Literal["autoregressive", "independent"] = "independent"
     prior: Literal["standard", "learned"] = "standard"
     feature_dropout: float = 0.1
-    decide_steps: int = 2
+    decide_steps: int = 1
     dt_s: float = 0.1
 
     def __post_init__(self) -> None:

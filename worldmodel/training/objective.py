@@ -30,10 +30,9 @@ class ObjectiveConfig:
         latent_dropout: Probability that a vehicle's latent of one stretch does not come from the posterior; half of it
             strikes the vehicle for the whole rollout, half single stretches.
         latent_dropout_variant: What replaces it: `zero`, or a draw from the `prior`.
-        samples: Futures drawn from the prior whose energy score is lowered, 2 or more; this makes them as
-            wide as the world.
+        samples: Futures drawn from the prior, if one of the weights below is not zero; 2 or more.
         likeliest_weight: Weight of the error of the future in which nobody has a latent.
-        energy_score_weight: Weight of that energy score.
+        energy_score_weight: Weight of the energy score of these futures: it makes them as wide as the world.
         overlap_weight: Weight of the area, in m², by which vehicles overlap in these futures.
     """
 
@@ -42,9 +41,9 @@ class ObjectiveConfig:
     latent_dropout: float = 0.5
     latent_dropout_variant: Literal["zero", "prior"] = "zero"
     samples: int = 2
-    likeliest_weight: float = 0.5
-    energy_score_weight: float = 1.0
-    overlap_weight: float = 2.0
+    likeliest_weight: float = 0.0
+    energy_score_weight: float = 0.0
+    overlap_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.latent_dropout <= 1.0:
@@ -58,7 +57,7 @@ class ObjectiveConfig:
     @property
     def scores_samples(self) -> bool:
         """Whether futures are drawn from the prior in training."""
-        return self.energy_score_weight > 0.0 or self.overlap_weight > 0.0
+        return any((self.likeliest_weight, self.energy_score_weight, self.overlap_weight))
 
 
 @dataclass(frozen=True)

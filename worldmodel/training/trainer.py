@@ -190,5 +190,7 @@ class WorldModelTrainer:
             for name, value in diagnose(self.network, window, config.objective, self.device, generator).items():
                 sums[name] = sums.get(name, 0.0) + share * value
         self.network.train()
-        # judged by futures drawn from the prior: what it is used for
-        return sums, sums["energy_score"]
+        if config.objective.scores_samples:  # judged by what is trained, futures drawn from the prior
+            return sums, sums["energy_score"]
+        # by the forecast without a latent and by the reconstruction with one, so that neither is given up
+        return sums, sums["forecast_error"] + sums["reconstruction"]
