@@ -14,8 +14,8 @@ from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState, along_and_left
 
 LANDMARK_S = 0.2  # between the moments that an energy is a sum over; with 0.5 s it hardly saw jumps of some metres
-# Median errors times 1.48 of a model of US-101 under its posterior's mean: 0.03, 0.09, 0.16, 0.26, 0.29 m along and
-# 0.02, 0.03, 0.06, 0.08, 0.09 m to the left at 0.2, 0.5, 1, 3 and 5 s, about
+# Median errors times 1.48 of a model of US-101 under its posterior's mean: 0.03, 0.09, 0.16, 0.28, 0.29 m along and
+# 0.02, 0.03, 0.05, 0.08, 0.09 m to the left at 0.2, 0.5, 1, 3 and 5 s, about
 ALONG_AT_0_M, ALONG_PER_S_M = 0.05, 0.06
 LEFT_AT_0_M, LEFT_PER_S_M = 0.02, 0.02
 LEAST_M = 0.02  # of a scale

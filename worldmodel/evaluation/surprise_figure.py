@@ -46,6 +46,7 @@ def draw_timeline(moments: Sequence[Moment], top: Sequence[Moment], path: Path) 
                 )
         axis.set_title(name, fontsize=9, loc="left")
         axis.set_ylabel("free energy, 1/s", fontsize=8)
+        axis.margins(x=0.1)  # for the names on the right
         axis.set_yscale("symlog", linthresh=1.0)
         axis.set_ylim(bottom=0)
         axis.tick_params(labelsize=7)
