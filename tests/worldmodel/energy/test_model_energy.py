@@ -26,7 +26,8 @@ PAST = history_of(scene((0, -4, 20), (20, -4, 18), (5, 0, 22), (-20, -8, 15)), 5
 def model(seed: int = 0, **config) -> WorldModel:
     """A model whose output layer is not zero, as after training."""
     torch.manual_seed(seed)
-    settings = {"hidden": 16, "latent_dims": 4, "latent_hold_steps": 6, **config}
+    lasting = {"latent_process": "autoregressive", "decide_steps": 2}
+    settings = {"hidden": 16, "latent_dims": 4, "latent_hold_steps": 6, **lasting, **config}
     made = WorldModel(WorldModelConfig(**settings)).eval().requires_grad_(False)
     torch.nn.init.normal_(made.decoder_out.weight, std=0.5)
     return made
