@@ -28,12 +28,15 @@ BATCHED = ("highway-v0", "highway-fast-v0", "merge-v0", "merge-v1", "merge-gener
 
 
 RECORDED = "drivecast/RecordedTraffic-v0"  # needs data=DIR; see drivecast.envs.recorded.gym
+IMAGINED = "drivecast/ImaginedTraffic-v0"  # needs model=PATH and data=DIR; see drivecast.envs.imagined.gym
 
 
 def register() -> None:
     """Register what is not registered yet."""
     if RECORDED not in gymnasium.registry:
         gymnasium.register(RECORDED, entry_point="drivecast.envs.recorded.gym:RecordedTrafficEnv")
+    if IMAGINED not in gymnasium.registry:
+        gymnasium.register(IMAGINED, entry_point="drivecast.envs.imagined.gym:ImaginedTrafficEnv")
     for name, (environment, vehicles) in HIGHWAY.items():
         if name not in gymnasium.registry:
             gymnasium.register(

@@ -37,6 +37,7 @@ ROOMS = {
     "envs.highway": {"behaviour"},
     "envs.batched": {"behaviour", "highway"},
     "envs.recorded": {"behaviour", "highway"},
+    "envs.imagined": {"behaviour", "highway", "recorded"},
     "envs.recording": {"behaviour", "highway", "batched"},
     "envs.drivers": {"behaviour", "highway", "batched"},
     "envs.drivers.learned": {"behaviour", "highway", "batched", "drivers"},

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from drivecast.envs.highway.simulator import check_finite
+from drivecast.envs.lockstep import LockstepStep
 from drivecast.envs.recorded.config import RecordedTrafficConfig
 from drivecast.envs.recorded.traffic import RecordedTraffic
 from drivecast.worldmodel.errors import InputError
@@ -73,9 +74,7 @@ class RecordedTrafficEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         folders = [Path(folder) for folder in (data if isinstance(data, list) else [data])]
         self.traffic = RecordedTraffic.open(folders, split, config)
         self.render_mode = render_mode
-        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
-        size = len(OWN) + NEIGHBOURS * len(OTHER)
-        self.observation_space = gymnasium.spaces.Box(-LIMIT, LIMIT, (size,), np.float32)
+        self.action_space, self.observation_space = spaces()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """Start with a vehicle drawn by the environment's random numbers, or `options={"vehicle": n}`, n as a seed of
@@ -93,30 +92,46 @@ class RecordedTrafficEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         Raises:
             InputError: The action is not two finite numbers.
         """
-        if np.shape(action) != self.action_space.shape:
-            raise InputError(f"action: expected the shape {self.action_space.shape}, got {np.shape(action)}")
-        check_finite(action)
-        forward, left = (float(value) for value in np.clip(action, -1.0, 1.0))
-        controls = Controls(
-            torch.tensor([forward * MOST_ACCELERATION_MPS2]),
-            torch.tensor([left * MOST_STEERING_RAD]),
-        )
-        step = self.traffic.step(controls)
+        step = self.traffic.step(controls_of(action))
         assert step.progress is not None
         progress = float(step.progress)
         failed = bool(step.collided) or bool(step.off_road)
         reward = progress - self._progress - float(failed)
         self._progress = progress
-        events = {
-            "collision": step.collided,
-            "off_road": step.off_road,
-            "completed": step.completed,
-            "timed_out": step.timed_out,
-        }
-        outcome = next((name for name, event in events.items() if bool(event)), "")
-        info = {"outcome": outcome, "progress": progress}
+        info = {"outcome": outcome_of(step), "progress": progress}
         seen = observation(step.state, self._road, self._goal)
         return seen, reward, failed or bool(step.completed), bool(step.timed_out), info
+
+
+def spaces() -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:
+    """Of actions, and of what `observation` shows."""
+    size = len(OWN) + NEIGHBOURS * len(OTHER)
+    box = gymnasium.spaces.Box
+    return box(-1.0, 1.0, (2,), np.float32), box(-LIMIT, LIMIT, (size,), np.float32)
+
+
+def controls_of(action: np.ndarray) -> Controls:
+    """The controls `(1,)` that an action asks for.
+
+    Raises:
+        InputError: It is not two finite numbers.
+    """
+    if np.shape(action) != (2,):
+        raise InputError(f"action: expected the shape (2,), got {np.shape(action)}")
+    check_finite(action)
+    forward, left = (float(value) for value in np.clip(action, -1.0, 1.0))
+    return Controls(torch.tensor([forward * MOST_ACCELERATION_MPS2]), torch.tensor([left * MOST_STEERING_RAD]))
+
+
+def outcome_of(step: LockstepStep) -> str:
+    """How the one episode of `step` ended; empty while it goes on."""
+    events = {
+        "collision": step.collided,
+        "off_road": step.off_road,
+        "completed": step.completed,
+        "timed_out": step.timed_out,
+    }
+    return next((name for name, event in events.items() if bool(event)), "")
 
 
 def observation(state: TrafficState, road: Road, goal: Goal) -> np.ndarray:

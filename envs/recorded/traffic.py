@@ -15,7 +15,7 @@ from drivecast.envs.recorded.config import RecordedTrafficConfig
 from drivecast.envs.recorded.reacting_vehicles import ReactingVehicles
 from drivecast.envs.recorded.tasks import Tasks, find_tasks
 from drivecast.worldmodel.errors import InputError
-from drivecast.worldmodel.recordings.store import WindowStore
+from drivecast.worldmodel.recordings.scenes import open_scenes
 from drivecast.worldmodel.recordings.window import RecordedScene
 from drivecast.worldmodel.scene.contact import ego_separation_m
 from drivecast.worldmodel.scene.kinematics import MAX_STEERING_RAD, drive, recorded_controls
@@ -81,17 +81,7 @@ class RecordedTraffic:
         device: torch.device | str = "cpu",
     ) -> RecordedTraffic:
         """Recorded traffic from one or more recording stores (see `drivecast.worldmodel.recordings.store`)."""
-        folders = [data] if isinstance(data, str | Path) else list(data)
-        scenes: dict[str, RecordedScene] = {}
-        for folder in folders:
-            store = WindowStore.open(Path(folder))
-            if split not in ("all", *store.splits):
-                raise InputError(f"{folder}: expected a split of {['all', *store.splits]}, got '{split}'")
-            for recording in store.recordings:
-                if split == "all" or recording in store.splits[split]:
-                    name = recording if len(folders) == 1 else f"{Path(folder).name}/{recording}"
-                    scenes[name] = store.scene_states(recording)
-        return cls(scenes, config, device)
+        return cls(open_scenes(data, split), config, device)
 
     @property
     def count(self) -> int:

@@ -181,7 +181,8 @@ def _parts(table: pa.Table, header: dict[str, Any]) -> dict[str, Any]:
         moved = torch.from_numpy(increments.cumsum(1, dtype=np.int64) / _FUTURES_PER_M).float()
         futures = torch.full((samples, points, agents, 2), torch.nan)
         futures[:, :, index] = moved + position[row, index]
-        terms = torch.from_numpy(cost.values.to_numpy().copy()).reshape(len(header["imagined_terms"]), 1, -1)
+        kinds = len(header["imagined_terms"])
+        terms = torch.from_numpy(cost.values.to_numpy().copy()).reshape(kinds, 1, -1 if kinds else 0)
         imaginations[row] = Imagination(
             plan_m=torch.from_numpy(plan.values.to_numpy().copy()).reshape(1, -1, 2),
             futures_m=futures[None],

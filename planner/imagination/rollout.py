@@ -10,6 +10,7 @@ from torch import Tensor
 
 from drivecast.planner.costs.trajectory import Trajectory
 from drivecast.worldmodel.energy.uncertainty import UncertaintyConfig, UncertaintyScale, disagreement
+from drivecast.worldmodel.forecaster.draws import LatentDraws
 from drivecast.worldmodel.forecaster.model import Memory, WorldModel
 from drivecast.worldmodel.scene.kinematics import drive
 from drivecast.worldmodel.scene.road import Road
@@ -68,11 +69,9 @@ def imagine(
     who[:, 0] = True
     first_acceleration = (scene.speed_mps[:, 0] - before.speed_mps[:, 0]) / model.config.dt_s
     masks = model.dropout_masks(uncertainty.masks, generator=generator) if uncertainty else None
-    latent = model.no_latent(memory)
+    latents = LatentDraws(model, sample, generator, noise_period)
     for step in range(steps):
-        if step % model.config.latent_hold_steps == 0 and model.config.latent_dims:
-            prior = model.prior(memory)
-            latent = prior.sample(generator, noise_period) if sample else prior.mean
+        latent = latents.at(step, memory)
         chosen = control(step, scene, before)
         if uncertainty is not None and masks is not None and step % uncertainty.every_steps == 0:
             measures.append(disagreement(model, memory, latent, masks, uncertainty.reach_m))

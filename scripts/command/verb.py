@@ -43,6 +43,9 @@ VERBS = {
         Verb("record", "Drive highway-env and write the traffic into a store.", writes="store"),
         Verb("train-world-model", "Learn how traffic moves from the recordings of stores."),
         Verb("forecast", "Measure a world model's forecasts against constant velocity."),
+        Verb(
+            "surprise", "Find the moments of recordings that a world model finds most surprising.", positional=("data",)
+        ),
         Verb("train-policy", "Train a driver by backpropagating a cost through imagined futures."),
         Verb("train-oracle", "Train the same driver through the simulator itself, to compare with."),
         Verb("train-baseline", "Train Stable-Baselines3's PPO, DQN or TQC in the batched simulator, to compare with."),

@@ -16,6 +16,7 @@ from drivecast.envs.evaluation.closed_loop import Score
 from drivecast.envs.evaluation.suites import Suite
 from drivecast.envs.highway.simulator import ENVIRONMENTS as HIGHWAY_ENVIRONMENTS
 from drivecast.envs.highway.simulator import SIMULATORS
+from drivecast.envs.imagined.traffic import ImaginedTraffic, ImaginedTrafficConfig
 from drivecast.envs.lockstep import LockstepTraffic
 from drivecast.envs.recorded.traffic import RecordedTraffic, RecordedTrafficConfig
 from drivecast.scripts.driving.driver_kinds import PLAIN_DRIVERS, TRAINED_BY, check_route, named_drivers
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 BASELINES = ("ppo", "dqn", "tqc")
 IDM_FILE_MARK = "parameters of IDM and MOBIL"  # in files that `drivecast tune-idm` wrote
-RECORDED = "recorded"
-ENVIRONMENTS = (RECORDED, *HIGHWAY_ENVIRONMENTS)
+RECORDED, IMAGINED = "recorded", "imagined"
+ENVIRONMENTS = (RECORDED, *HIGHWAY_ENVIRONMENTS, IMAGINED)
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,16 @@ class TrafficSource:
     recorded: RecordedTrafficConfig = field(default_factory=RecordedTrafficConfig)
     highway: HighwayConfig = field(default_factory=HighwayConfig)
     device: str = "cpu"
+    model: Path | None = None
+    imagined: ImaginedTrafficConfig = field(default_factory=ImaginedTrafficConfig)
 
     @property
     def lockstep(self) -> bool:
         """Whether many episodes at once cost little more than one."""
         from drivecast.envs.batched.traffic import BATCHED
 
-        return self.environment == RECORDED or (self.highway.simulator == "batched" and self.environment in BATCHED)
+        of_recordings = self.environment in (RECORDED, IMAGINED)
+        return of_recordings or (self.highway.simulator == "batched" and self.environment in BATCHED)
 
     def open(self) -> LockstepTraffic:
         """Make the environment.
@@ -106,6 +110,12 @@ class TrafficSource:
             if not self.data:
                 raise InputError("data: environment 'recorded' needs a recording store; give --data DIR")
             return RecordedTraffic.open(self.data, self.split, self.recorded, self.device)
+        if self.environment == IMAGINED:
+            if self.model is None:
+                raise InputError("model: environment 'imagined' needs a world model; give --model PATH")
+            if not self.data:
+                raise InputError("data: environment 'imagined' begins at recorded scenes; give --data DIR")
+            return ImaginedTraffic.open(self.model, self.data, self.split, self.imagined, self.device)
         from drivecast.envs.batched.traffic import BATCHED, BatchedHighwayTraffic
         from drivecast.envs.highway.traffic import HighwayTraffic
 

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from drivecast.envs.drivers.idm import IDMConfig
 from drivecast.envs.evaluation.closed_loop import ClosedLoopConfig
+from drivecast.envs.imagined.config import ImaginedTrafficConfig
 from drivecast.envs.recorded.config import RecordedTrafficConfig
 from drivecast.scripts.driving.drive import Drive, driven, labels
 from drivecast.scripts.driving.driver_kinds import explains_drivers, without_destination
 from drivecast.scripts.driving.drivers import (
     ENVIRONMENTS,
+    IMAGINED,
     RECORDED,
     HighwayConfig,
     TrafficSource,
@@ -26,7 +28,7 @@ from drivecast.scripts.driving.drivers import (
     check_policy_file,
     make_driver,
 )
-from drivecast.scripts.driving.registry import located
+from drivecast.scripts.driving.registry import located, resolve_model
 from drivecast.scripts.driving.workers import Workers
 from drivecast.scripts.tracking.run import Run
 from drivecast.worldmodel.errors import InputError
@@ -48,14 +50,16 @@ class EvaluateConfig:
     Args:
         output: Folder for results.json, episodes.parquet and the kept episodes.
         driver: Who drives: {drivers}. Repeatable.
-        environment: Where: recorded, highway-v0, highway-fast-v0, merge-*, merge-generic-*, exit-*, roundabout-*, each
-            of them -v0 or -v1. Repeatable.
+        environment: Where: recorded, imagined (by a world model), highway-v0, highway-fast-v0, merge-*,
+            merge-generic-*, exit-*, roundabout-*, each of them -v0 or -v1. Repeatable.
         episodes: Number of episodes, on seeds SEED, SEED + 1, ...; 0: each vehicle of recorded traffic once.
         seed: First seed.
-        data: Recording stores, for recorded traffic.
+        data: Recording stores, for recorded traffic and for the starts of imagined traffic.
         split: Part of the stores: train, val, test or all.
         loop: How episodes are run and which are kept.
+        model: World model that imagines the traffic: a file, a folder, or models:/NAME/VERSION of the registry.
         recorded: Recorded traffic.
+        imagined: Imagined traffic.
         highway: highway-env's traffic.
         idm: The driver idm.
         device: Where tensors are computed: cpu, cuda, ...
@@ -70,7 +74,9 @@ class EvaluateConfig:
     data: list[Path] = field(default_factory=list)
     split: str = "test"
     loop: ClosedLoopConfig = field(default_factory=ClosedLoopConfig)
+    model: Path | None = None
     recorded: RecordedTrafficConfig = field(default_factory=RecordedTrafficConfig)
+    imagined: ImaginedTrafficConfig = field(default_factory=ImaginedTrafficConfig)
     highway: HighwayConfig = field(default_factory=HighwayConfig)
     idm: IDMConfig = field(default_factory=IDMConfig)
     device: str = "cpu"
@@ -104,9 +110,17 @@ def run(config: EvaluateConfig, run: Run) -> None:
         make_driver(place, config.idm, config.device)  # what cannot be loaded is told before anything is driven
         if place != driver:
             run.say(f"{driver} is {place}")
+    model = resolve_model(config.model) if config.model and IMAGINED in config.environment else None
     sources = {
         environment: TrafficSource(
-            environment, tuple(config.data), config.split, config.recorded, config.highway, config.device
+            environment,
+            tuple(config.data),
+            config.split,
+            config.recorded,
+            config.highway,
+            config.device,
+            model=model if environment == IMAGINED else None,
+            imagined=config.imagined,
         )
         for environment in config.environment
     }
@@ -123,7 +137,7 @@ def run(config: EvaluateConfig, run: Run) -> None:
     try:
         with Workers(config.workers) as workers:
             work = replace(config, output=unfinished)
-            results = _evaluate(work, sources, seeds, places, _hash(config), workers, run)
+            results = _evaluate(work, sources, seeds, places, _hash(config, model), workers, run)
         _figure(unfinished, results)
         _publish(unfinished, output)
     except BaseException:
@@ -226,6 +240,8 @@ def _seeds(config: EvaluateConfig, source: TrafficSource, run: Run) -> tuple[int
         if count > vehicles:
             run.say(f"recorded traffic: {vehicles} vehicles can be driven, so {vehicles} episodes instead of {count}")
         count = min(count or vehicles, vehicles)
+    if source.environment == IMAGINED:
+        source.open()  # what cannot be loaded is told before anything is driven
     return tuple(range(config.seed, config.seed + count))
 
 
@@ -312,7 +328,13 @@ def _figure(output: Path, results: list[dict[str, Any]]) -> Path:
     return path
 
 
-def _hash(config: EvaluateConfig) -> str:
+def _hash(config: EvaluateConfig, model: Path | None) -> str:
+    """Of the configuration, and of the world model's weights where one imagines the traffic."""
     from drivecast.scripts.tracking.provenance import config_yaml
+    from drivecast.worldmodel.forecaster.loading import load_world_model
+    from drivecast.worldmodel.storage.checkpoint import weights_digest
 
-    return hashlib.sha256(config_yaml(replace(config, output=Path("."), workers=0)).encode()).hexdigest()[:12]
+    text = config_yaml(replace(config, output=Path("."), workers=0))
+    if model is not None:
+        text += weights_digest(load_world_model(model))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from drivecast.worldmodel.forecaster.draws import LatentDraws
 from drivecast.worldmodel.forecaster.model import Memory, WorldModel
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState
@@ -32,11 +33,9 @@ def forecast(
         sample: Draw latents from the prior; otherwise hold them at the prior's mean (the likeliest latent).
         generator: Source of randomness.
     """
-    scenes = []
+    scenes, latents = [], LatentDraws(model, sample, generator)
     for step in range(steps):
-        if step % model.config.latent_hold_steps == 0:
-            prior = model.prior(memory)
-            latent = prior.sample(generator) if sample else prior.mean
+        latent = latents.at(step, memory)
         memory = model.step(memory, latent, road, None if known is None else known[:, step], who)
         scenes.append(memory.scene)
     return TrafficState.stack(scenes, 1)

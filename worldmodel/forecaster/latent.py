@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+Generators = torch.Generator | Sequence[torch.Generator] | None  # a list: one for each row of the batch
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,23 @@ class DiagonalNormal:
         mean, raw = parameters.chunk(2, -1)
         return cls(mean, -3.0 + 5.0 * torch.tanh(raw / 5.0 + 0.6931471805599453))
 
-    def sample(self, generator: torch.Generator | None = None, period: int | None = None) -> Tensor:
-        """A draw of every variable. With `period`, rows of the batch that are `period` apart share their noise."""
+    def after(self, prior: DiagonalNormal) -> DiagonalNormal:
+        """This one in units of the `prior`'s spread, about the prior's mean."""
+        spread = (prior.log_variance / 2).exp()
+        return DiagonalNormal(prior.mean + spread * self.mean, prior.log_variance + self.log_variance)
+
+    def sample(self, generator: Generators = None, period: int | None = None) -> Tensor:
+        """A draw of every variable. With `period`, rows of the batch that are `period` apart share their noise.
+
+        With a list of generators, each row of the batch has one of its own.
+        """
         rows, *rest = self.mean.shape
         drawn = rows if period is None else period
-        noise = torch.randn(drawn, *rest, generator=generator, dtype=self.mean.dtype, device=self.mean.device)
+        about: dict[str, Any] = {"dtype": self.mean.dtype, "device": self.mean.device}
+        if isinstance(generator, Sequence):
+            noise = torch.stack([torch.randn(*rest, generator=own, **about) for own in generator])
+        else:
+            noise = torch.randn(drawn, *rest, generator=generator, **about)
         if period is not None:
             noise = noise.repeat(rows // period, *(1 for _ in rest))
         return self.mean + (self.log_variance / 2).exp() * noise

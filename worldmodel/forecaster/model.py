@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ MAX_ACCELERATION_MPS2 = 8.0
 MAX_CURVATURE_PER_M = 0.2
 LANDMARKS = 5  # moments of the next stretch that the posterior sees
 LANDMARK_FEATURES = 4
+LEAST_PERSISTENT, MOST_PERSISTENT = -2.0, 4.0  # of the untrained model: logits of shares of 0.12 to 0.98
 
 
 @dataclass(frozen=True)
@@ -30,21 +32,30 @@ class WorldModelConfig:
         hidden: Width of the recurrent state and of the layers.
         latent_dims: Dimensions of the latent of each vehicle; 0 is the deterministic model.
         latent_hold_steps: Steps for which a drawn latent is held before the next is drawn; 1 is a latent per step.
-        prior: Prior of the latent: `standard` normal, or `learned` from the vehicle's past.
+        latent_process: `autoregressive`: each dimension of the next latent remembers a learned share of the last one,
+            so that some last for a whole future; `independent`: the next is drawn anew, and what it does averages out.
+        prior: Prior of the latent: `standard` normal, or `learned` from the vehicle's past (of independent latents).
         feature_dropout: Probability of dropping a feature of the decoder; its masks also measure uncertainty.
+        decide_steps: Steps between two looks around: acceleration and curvature are held in between.
         dt_s: Time step in seconds.
     """
 
     hidden: int = 64
     latent_dims: int = 8
     latent_hold_steps: int = 10
+    latent_process: Literal["autoregressive", "independent"] = "independent"
     prior: Literal["standard", "learned"] = "standard"
     feature_dropout: float = 0.1
+    decide_steps: int = 1
     dt_s: float = 0.1
 
     def __post_init__(self) -> None:
         if self.hidden < 1 or self.latent_dims < 0 or self.latent_hold_steps < 1:
             raise ValueError("hidden and latent_hold_steps must be at least 1, latent_dims at least 0")
+        if self.decide_steps < 1 or self.latent_hold_steps % self.decide_steps:
+            raise ValueError("latent_hold_steps must be a multiple of decide_steps, and that at least 1")
+        if self.prior == "learned" and self.latent_process != "independent":
+            raise ValueError("prior 'learned' is for latent_process 'independent'")
         if not 0.0 <= self.feature_dropout < 1.0:
             raise ValueError(f"feature_dropout must lie in [0, 1), not {self.feature_dropout}")
         if self.dt_s <= 0.0:
@@ -56,16 +67,22 @@ class Memory:
     """All that the model carries from step to step, up to the present."""
 
     scene: TrafficState  # (batch, agent), the present
-    on_lane: RoadPosition  # (batch, agent), where it lies on the road
-    embedded: Tensor  # (batch, agent, hidden), what each vehicle sees now
+    seen: TrafficState  # (batch, agent), the scene at the last look around
+    embedded: Tensor  # (batch, agent, hidden), what each vehicle saw then
     hidden: Tensor  # (batch, agent, hidden), what it remembers
+    acceleration_mps2: Tensor  # (batch, agent), as decided then
+    curvature_per_m: Tensor  # (batch, agent), as decided then
+    since: int = 0  # steps since then
 
     def detach(self) -> Memory:
-        return Memory(self.scene.detach(), self.on_lane.detach(), self.embedded.detach(), self.hidden.detach())
+        return self._map(lambda part: part.detach())
 
     def __getitem__(self, index) -> Memory:
         """Index the batch dimension."""
-        return Memory(self.scene[index], self.on_lane[index], self.embedded[index], self.hidden[index])
+        return self._map(lambda part: part[index])
+
+    def _map(self, function: Callable[[Any], Any]) -> Memory:
+        return replace(self, **{f.name: function(getattr(self, f.name)) for f in fields(self) if f.name != "since"})
 
 
 class WorldModel(nn.Module):
@@ -90,9 +107,11 @@ class WorldModel(nn.Module):
         nn.init.zeros_(self.decoder_out.weight)  # an untrained model forecasts constant speed, straight on
         nn.init.zeros_(self.decoder_out.bias)
         if latent:
-            self.posterior_net = nn.Sequential(
-                nn.Linear(width + LANDMARK_FEATURES * LANDMARKS, width), nn.ReLU(), nn.Linear(width, 2 * latent)
-            )
+            seen = width + LANDMARK_FEATURES * LANDMARKS
+            if config.latent_process == "autoregressive":
+                seen += latent
+                self.persistence = nn.Parameter(torch.linspace(LEAST_PERSISTENT, MOST_PERSISTENT, latent))
+            self.posterior_net = nn.Sequential(nn.Linear(seen, width), nn.ReLU(), nn.Linear(width, 2 * latent))
             if config.prior == "learned":
                 self.prior_net = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2 * latent))
 
@@ -100,6 +119,8 @@ class WorldModel(nn.Module):
 
     def observe(self, history: TrafficState, road: Road) -> Memory:
         """Take in `history (batch, time, agent)`, any length of at least one step, the present last."""
+        every = self.config.decide_steps
+        history = history[:, (history.valid.shape[1] - 1) % every :: every]
         batch, steps, agents = history.valid.shape
         # what a vehicle sees does not depend on what it remembers: all moments are looked at in one go
         scenes = history.map(lambda tensor: tensor.flatten(0, 1))
@@ -112,14 +133,15 @@ class WorldModel(nn.Module):
         hidden = torch.zeros_like(embedded[:, 0])
         for time in range(steps):
             hidden = self._remember(embedded[:, time], hidden, history.valid[:, time])
-        present = on_lane.map(lambda tensor: tensor.view(batch, steps, agents)[:, -1])
-        return Memory(history[:, -1], present, embedded[:, -1], hidden)
+        nothing = torch.zeros_like(history.speed_mps[:, -1])
+        return Memory(history[:, -1], history[:, -1], embedded[:, -1], hidden, nothing, nothing)
 
-    def _look(self, scene: TrafficState, before: TrafficState, hidden: Tensor, road: Road) -> Memory:
+    def _look(self, scene: TrafficState, memory: Memory, road: Road) -> Memory:
         """See `scene` and remember it."""
         on_lane = road.project(scene.position_m)
-        embedded = torch.relu(self.embed(self._features(scene, before, on_lane, road)))
-        return Memory(scene, on_lane, embedded, self._remember(embedded, hidden, scene.valid))
+        embedded = torch.relu(self.embed(self._features(scene, memory.seen, on_lane, road)))
+        hidden = self._remember(embedded, memory.hidden, scene.valid)
+        return replace(memory, scene=scene, seen=scene, embedded=embedded, hidden=hidden, since=0)
 
     def _remember(self, embedded: Tensor, hidden: Tensor, valid: Tensor) -> Tensor:
         """The recurrent state after this moment; vehicles that are not there keep theirs."""
@@ -129,8 +151,9 @@ class WorldModel(nn.Module):
     def _features(self, scene: TrafficState, before: TrafficState, on_lane: RoadPosition, road: Road) -> Tensor:
         speed, error = scene.speed_mps, (scene.heading_rad - on_lane.heading_rad).sin()
         both = scene.valid & before.valid
-        acceleration = ((speed - before.speed_mps) / self.config.dt_s).clamp(-8.0, 8.0) * both
-        yaw_rate = ((scene.heading_rad - before.heading_rad).sin() / self.config.dt_s).clamp(-1.0, 1.0) * both
+        interval_s = self.config.decide_steps * self.config.dt_s
+        acceleration = ((speed - before.speed_mps) / interval_s).clamp(-8.0, 8.0) * both
+        yaw_rate = ((scene.heading_rad - before.heading_rad).sin() / interval_s).clamp(-1.0, 1.0) * both
         left, right = (road.neighbour(on_lane.lane, side) != NO_LANE for side in ("left", "right"))
         closed = ~road.is_open_end(on_lane.lane)
         own = [
@@ -154,18 +177,26 @@ class WorldModel(nn.Module):
 
     # ---- the latent -------------------------------------------------------------------------------------------
 
-    def prior(self, memory: Memory) -> DiagonalNormal:
-        """Prior of each vehicle's next latent, `(batch, agent, latent)`."""
+    def prior(self, memory: Memory, last: Tensor | None = None) -> DiagonalNormal:
+        """Prior of each vehicle's next latent, `(batch, agent, latent)`, after the `last` one; None: it is the first.
+
+        Autoregressive: p(z' | z) = N(rho z, 1 - rho²) with a learned rho of each dimension; so each z is N(0, 1).
+        """
         if self.config.latent_dims and self.config.prior == "learned":
             return DiagonalNormal.of_parameters(self.prior_net(memory.hidden))
-        zeros = memory.hidden.new_zeros(*memory.hidden.shape[:-1], self.config.latent_dims)
-        return DiagonalNormal(zeros, zeros)
+        zeros = self.no_latent(memory)
+        if last is None or self.config.latent_process == "independent" or not self.config.latent_dims:
+            return DiagonalNormal(zeros, zeros)
+        share = self.persistence.sigmoid()
+        return DiagonalNormal(share * last, torch.log1p(-share.square().clamp_max(0.9999)).expand_as(last))
 
-    def posterior(self, memory: Memory, target: TrafficState) -> DiagonalNormal:
+    def posterior(self, memory: Memory, target: TrafficState, last: Tensor | None = None) -> DiagonalNormal:
         """Posterior given the `target (batch, time, agent)` of the next `latent_hold_steps` steps (or fewer).
 
         The network sees where the vehicle will be at a few landmarks of that stretch, relative to where it would be
-        at constant velocity from the model's own present state, in that state's frame.
+        at constant velocity from the model's own present state, in that state's frame; and the `last` latent, if
+        latents are autoregressive: then it says by how many of the prior's standard deviations the next one differs
+        from what the prior expects.
         """
         scene, steps = memory.scene, target.valid.shape[1]
         columns: list[Tensor] = []
@@ -178,8 +209,13 @@ class WorldModel(nn.Module):
             left = direction[..., 0] * ahead[..., 1] - direction[..., 1] * ahead[..., 0]
             faster = then.speed_mps - scene.speed_mps
             columns += [(forward * seen).clamp(-10, 10), (left * seen * 2).clamp(-5, 5), faster * seen, seen.to(left)]
-        features = torch.cat([memory.hidden, torch.stack(columns, -1)], -1)
-        return DiagonalNormal.of_parameters(self.posterior_net(features))
+        features = [memory.hidden, torch.stack(columns, -1)]
+        if self.config.latent_process == "autoregressive":
+            features.append(self.no_latent(memory) if last is None else last)
+        found = DiagonalNormal.of_parameters(self.posterior_net(torch.cat(features, -1)))
+        if last is None or self.config.latent_process == "independent":
+            return found
+        return found.after(self.prior(memory, last))
 
     def no_latent(self, memory: Memory) -> Tensor:
         """The latent's zero, `(batch, agent, latent)`: the deterministic forecast."""
@@ -196,7 +232,7 @@ class WorldModel(nn.Module):
         return (drawn < keep) / keep
 
     def motion(self, memory: Memory, latent: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Acceleration (m/s²) and yaw rate (rad/s) of each vehicle: `(batch, agent)`.
+        """Acceleration (m/s²) and curvature (1/m) of each vehicle: `(batch, agent)`.
 
         Dropout `masks (..., 3 hidden)` broadcast against `(batch, agent, ...)`; extra leading dimensions stay in the
         answer, `(mask, batch, agent)`.
@@ -211,8 +247,7 @@ class WorldModel(nn.Module):
             decoded = decoded * outer
         acceleration, curvature = self.decoder_out(decoded).unbind(-1)
         acceleration = MAX_ACCELERATION_MPS2 * torch.tanh(acceleration / MAX_ACCELERATION_MPS2)
-        curvature = MAX_CURVATURE_PER_M * torch.tanh(curvature / (100 * MAX_CURVATURE_PER_M))
-        return acceleration, curvature * memory.scene.speed_mps
+        return acceleration, MAX_CURVATURE_PER_M * torch.tanh(curvature / (100 * MAX_CURVATURE_PER_M))
 
     def step(
         self,
@@ -227,12 +262,19 @@ class WorldModel(nn.Module):
 
         `known (batch, agent)` is the next state of the vehicles where `who (batch, agent)` is True: the ego's, from
         its own kinematics. They are taken as they are. In training, `masks
-        (batch, agent, 3 hidden)` drop features.
+        (batch, agent, 3 hidden)` drop features. Every `decide_steps` steps everyone decides and looks around.
         """
         scene = memory.scene
-        acceleration, yaw_rate = self.motion(memory, latent, masks)
+        if memory.since == 0:
+            acceleration, curvature = self.motion(memory, latent, masks)
+            memory = replace(memory, acceleration_mps2=acceleration, curvature_per_m=curvature)
         position, heading, speed = unicycle_step(
-            scene.position_m, scene.heading_rad, scene.speed_mps, acceleration, yaw_rate, self.config.dt_s
+            scene.position_m,
+            scene.heading_rad,
+            scene.speed_mps,
+            memory.acceleration_mps2,
+            memory.curvature_per_m * scene.speed_mps,
+            self.config.dt_s,
         )
         valid = scene.valid
         if known is not None and who is not None:
@@ -241,14 +283,16 @@ class WorldModel(nn.Module):
             speed = torch.where(who, known.speed_mps, speed)
             valid = torch.where(who, known.valid, valid)
         ahead = TrafficState(position, heading, speed, scene.length_m, scene.width_m, valid)
-        return self._look(ahead, scene, memory.hidden, road)
+        if memory.since + 1 < self.config.decide_steps:
+            return replace(memory, scene=ahead, since=memory.since + 1)
+        return self._look(ahead, memory, road)
 
     def uncertainty(self, memory: Memory, latent: Tensor, masks: Tensor) -> Tensor:
         """Variance of the motion over dropout masks, same latent and controls, `(batch, agent)`.
 
-        Sum of the variances of acceleration (in m/s²) and of lateral acceleration, yaw rate times speed (m/s²).
+        Sum of the variances of acceleration (in m/s²) and of lateral acceleration, curvature times speed² (m/s²).
         `masks (mask, 3 hidden)` are shared by all vehicles and held for a rollout.
         Henaff, Canziani, LeCun 2019, section 3.3.
         """
-        acceleration, yaw_rate = self.motion(memory, latent, masks[:, None, None])
-        return acceleration.var(0) + (yaw_rate * memory.scene.speed_mps).var(0)
+        acceleration, curvature = self.motion(memory, latent, masks[:, None, None])
+        return acceleration.var(0) + (curvature * memory.scene.speed_mps.square()).var(0)

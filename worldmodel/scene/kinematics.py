@@ -88,7 +88,9 @@ def unicycle_step(
 
     Returns the next `(position_m, heading_rad, speed_mps)`; speed never becomes negative.
     """
-    speed = (speed_mps + acceleration_mps2 * dt_s).clamp_min(0.0)
+    speed = speed_mps + acceleration_mps2 * dt_s
+    # a car that brakes to a stop learns of its braking, too: the gradient passes where the speed is held at zero
+    speed = speed + (speed.clamp_min(0.0) - speed).detach()
     turn = yaw_rate_radps * dt_s
     course = heading_rad + turn / 2
     step_m = (speed_mps + speed) / 2 * dt_s

@@ -13,7 +13,12 @@ from drivecast.worldmodel.recordings.window import Window
 from drivecast.worldmodel.scene.kinematics import bicycle_step, recorded_controls
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState
-from drivecast.worldmodel.training.objective import ObjectiveConfig, loss_of_rollout, reconstruction_error
+from drivecast.worldmodel.training.objective import (
+    ObjectiveConfig,
+    loss_of_rollout,
+    reconstruction_error,
+    sampled_energy_score,
+)
 
 ACTIVE_UNIT_NATS = 0.02  # a latent dimension whose mean KL is above it carries information
 
@@ -25,13 +30,14 @@ def diagnose(
     config: ObjectiveConfig,
     device: str,
     generator: torch.Generator,
-    samples: int = 4,
+    samples: int = 8,
 ) -> dict[str, float]:
     """Diagnostics on one batch of windows whose ego's motion (agent 0) is known.
 
     - `reconstruction`, `kl`, `kl_dim_*`, `active_units`: under posterior latents, no latent dropout.
     - `latent_gap`: by how much the reconstruction worsens when vehicles get each other's latents (0: z is ignored).
     - `ego_gap`: by how much the forecast of the others worsens when the ego is given another ego's controls.
+    - `energy_score`: of futures sampled from the prior (`objective.sampled_energy_score`).
     - `forecast_error`: error with the prior's mean latent; `constant_velocity_error`: the same for constant velocity.
     - `sampled_collision_rate`, `sampled_off_road_rate`: share of vehicles that touch another, or are off the road, at
       the end of futures sampled from the prior; `recorded_*`: the same in what happened.
@@ -67,6 +73,9 @@ def diagnose(
     values["ego_gap"] = mean_error(forecast(model, memory, road, steps, others_ego, who)) - values["forecast_error"]
     values["constant_velocity_error"] = mean_error(constant_velocity(memory.scene, steps, model.config.dt_s))
     sampled = sampled_forecasts(model, memory, road, steps, samples, future, who, generator=generator)
+    values["energy_score"] = float(
+        sampled_energy_score(sampled.map(lambda tensor: tensor.transpose(0, 1)), future, weight > 0, model.config.dt_s)
+    )
     flat = sampled.map(lambda tensor: tensor[:, :, -1].flatten(0, 1))
     roads = road[torch.arange(len(who), device=who.device).repeat_interleave(samples)]
     values["sampled_collision_rate"], values["sampled_off_road_rate"] = impossible_rates(flat, roads)

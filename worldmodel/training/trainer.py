@@ -138,13 +138,20 @@ class WorldModelTrainer:
         horizon = round(first + growth * (config.horizon_steps - first))
         kl_weight = config.objective.kl_weight * min(step / max(config.kl_warmup_share * config.steps, 1.0), 1.0)
         self.optimisation.start_step()
-        measures = {"loss": 0.0, "reconstruction": 0.0, "kl": 0.0}
+        measures: dict[str, float] = {}
         for window in self.training_windows.draw(config.batch, self.optimisation.batches):
             share = window.history.valid.shape[0] / config.batch
             loss = self._loss(window, horizon, kl_weight)
             self.optimisation.descend(loss.total * share, where=f"on frames {window.frame.tolist()}")
-            for name, value in (("loss", loss.total), ("reconstruction", loss.reconstruction), ("kl", loss.kl)):
-                measures[name] += share * value.item()
+            for name, value in (
+                ("loss", loss.total),
+                ("reconstruction", loss.reconstruction),
+                ("kl", loss.kl),
+                ("likeliest", loss.likeliest),
+                ("energy_score", loss.energy_score),
+                ("overlap_m2", loss.overlap_m2),
+            ):
+                measures[name] = measures.get(name, 0.0) + share * value.item()
         return measures | {"gradient_norm": self.optimisation.finish_step()}
 
     def _loss(self, window: Window, horizon: int, kl_weight: float) -> Loss:
@@ -159,7 +166,16 @@ class WorldModelTrainer:
         history, future, road = history.to(self.device), future.to(self.device), road.to(self.device)
         who, counted = who.to(self.device), counted.expand_as(who).to(self.device)
         return loss_of_rollout(
-            self.network, history, future, road, who, counted, config.objective, kl_weight, self.optimisation.noise
+            self.network,
+            history,
+            future,
+            road,
+            who,
+            counted,
+            config.objective,
+            kl_weight,
+            self.optimisation.noise,
+            score_samples=config.objective.scores_samples,
         )
 
     def _validate(self) -> tuple[dict[str, float], float]:
@@ -174,5 +190,7 @@ class WorldModelTrainer:
             for name, value in diagnose(self.network, window, config.objective, self.device, generator).items():
                 sums[name] = sums.get(name, 0.0) + share * value
         self.network.train()
-        # judged by the forecast without a latent and by the reconstruction with one, so that neither is given up
+        if config.objective.scores_samples:  # judged by what is trained, futures drawn from the prior
+            return sums, sums["energy_score"]
+        # by the forecast without a latent and by the reconstruction with one, so that neither is given up
         return sums, sums["forecast_error"] + sums["reconstruction"]

@@ -61,6 +61,8 @@ def test_an_imagination_may_leave_out_cost_terms_and_samples(episode: Episode, t
     assert set(again[0].cost) == set(full.cost)
     assert again[7].cost == {}
     assert again[7].futures_m.shape == bare.futures_m.shape
+    replace(episode, imaginations={0: bare}).write(tmp_path / "bare.parquet")
+    assert Episode.read(tmp_path / "bare.parquet").imaginations[0].cost == {}
 
 
 def test_who_was_not_imagined_has_no_future_and_takes_no_space(episode: Episode, tmp_path: Path) -> None:

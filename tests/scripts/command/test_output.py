@@ -50,6 +50,7 @@ def test_a_folder_with_anything_else_in_it_is_not_replaced(keep):
         ("evaluate", "--driver", "idm", "--environment", "highway-v0", "--episodes", "1"),
         ("benchmark",),
         ("forecast", "--model", "nowhere", "--data", "nowhere"),
+        ("surprise", "nowhere", "--model", "nowhere"),
         ("demo",),
         ("measure-simulator",),
     ],

@@ -4,8 +4,12 @@ import pytest
 import torch
 from torch.distributions import Normal
 from torch.distributions import kl_divergence as reference_kl
+from traffic_scenes import history_of, scene
 
+from drivecast.worldmodel.forecaster.draws import LatentDraws
 from drivecast.worldmodel.forecaster.latent import DiagonalNormal, drop_latent, kl_divergence, with_free_bits
+from drivecast.worldmodel.forecaster.model import WorldModel, WorldModelConfig
+from drivecast.worldmodel.scene.road import Road
 
 
 def normal(*shape: int, seed: int = 0) -> DiagonalNormal:
@@ -65,3 +69,34 @@ def test_latent_dropout_strikes_single_vehicles_at_its_rate(variant):
 def test_no_dropout_returns_the_latent_itself():
     latent = torch.randn(4, 3)
     assert drop_latent(latent, normal(4, 3), 0.0, "zero", None) is latent
+
+
+def test_a_row_with_a_generator_of_its_own_draws_the_same_among_others():
+    def generators(*seeds: int) -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    among, alone = normal(3, 4, 2), normal(3, 4, 2)
+    alone = DiagonalNormal(alone.mean[1:2], alone.log_variance[1:2])
+    assert torch.equal(among.sample(generators(7, 8, 9))[1], alone.sample(generators(8))[0])
+    assert not torch.equal(among.sample(generators(7, 7, 7))[0], among.sample(generators(9, 8, 7))[0])
+
+
+def test_a_vehicle_that_begins_has_a_latent_of_its_own_and_nobody_else_notices():
+    model = WorldModel(WorldModelConfig(hidden=8, latent_dims=2))
+    memory = model.observe(
+        history_of(scene((0.0, 0.0, 10.0), (30.0, 0.0, 10.0), batch=3), 3), Road.straight(2, batch=3)
+    )
+
+    def drawn(begins: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        draws = LatentDraws(model, True, [torch.Generator().manual_seed(seed) for seed in range(3)])
+        now = draws.at(0, memory)
+        if begins:
+            now = draws.begin(torch.tensor([1]), torch.tensor([0]), memory)
+        assert torch.equal(draws.at(1, memory), now)
+        return now, draws.at(model.config.latent_hold_steps, memory)
+
+    with torch.no_grad():
+        (before, after), (with_new, later) = drawn(False), drawn(True)
+    changed = (before != with_new).any(-1)
+    assert changed.tolist() == [[False, False], [True, False], [False, False]]
+    assert torch.equal(after[[0, 2]], later[[0, 2]])

@@ -92,18 +92,18 @@ def test_samples_differ_and_the_same_seed_repeats_them():
 
 
 def test_a_latent_is_held_for_its_stretch():
-    net = model(latent_hold_steps=5)
+    net = model(latent_hold_steps=6)
     drawn = []
     original = net.step
     net.step = lambda memory, latent, *rest: drawn.append(latent) or original(memory, latent, *rest)  # type: ignore[method-assign]
     forecast(net, net.observe(history_of(PRESENT, 3), ROAD), ROAD, 10, sample=True)
-    assert all(drawn[step] is drawn[0] for step in range(5))
-    assert not torch.equal(drawn[4], drawn[5])
+    assert all(drawn[step] is drawn[0] for step in range(6))
+    assert not torch.equal(drawn[5], drawn[6])
 
 
 @pytest.mark.parametrize("prior", ["standard", "learned"])
 def test_prior_and_posterior_have_one_latent_per_vehicle(prior):
-    net = model(prior=prior)
+    net = model(prior=prior, latent_process="independent")
     memory = net.observe(history_of(PRESENT, 5), ROAD)
     assert net.prior(memory).mean.shape == net.posterior(memory, history_of(PRESENT, 10)).mean.shape == (1, 4, 4)
 

@@ -20,7 +20,7 @@ from drivecast.worldmodel.training.objective import ObjectiveConfig
 from drivecast.worldmodel.training.optimisation import learning_rate_share
 from drivecast.worldmodel.training.trainer import WorldModelTrainer, WorldModelTrainingConfig
 
-SMALL = WorldModelConfig(hidden=24, latent_dims=4, latent_hold_steps=5)
+SMALL = WorldModelConfig(hidden=24, latent_dims=4, latent_hold_steps=6)
 SHORT = WorldModelTrainingConfig(
     steps=8,
     batch=4,
@@ -180,6 +180,6 @@ def test_a_strong_kl_weight_silences_the_latent(store, tmp_path):
 @pytest.mark.parametrize("latent_dims", [0, 4])
 def test_variants_train(store, tmp_path, variant, latent_dims):
     config = replace(SHORT, steps=4, objective=ObjectiveConfig(latent_dropout_variant=variant))
-    model = replace(SMALL, latent_dims=latent_dims, prior="learned" if latent_dims else "standard")
+    model = replace(SMALL, latent_dims=latent_dims, prior="learned", latent_process="independent")
     path = trainer(store, tmp_path, config, model).train(lambda step, values: None)
     assert load_world_model(path).config.latent_dims == latent_dims

@@ -1,0 +1,1 @@
+"""Traffic that the world model imagines as a closed loop."""
