@@ -28,7 +28,7 @@ class LoadedModel:
 
     @staticmethod
     def load(name: Path | str, device: str = "cpu") -> LoadedModel:
-        """From a file, the folder that holds it, or `pretrained:NAME`.
+        """From a file, or the folder that holds it.
 
         Raises:
             InputError: It is missing, damaged, or no world model.
