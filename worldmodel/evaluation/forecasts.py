@@ -22,7 +22,7 @@ from drivecast.worldmodel.forecaster.sampler import Sampler
 from drivecast.worldmodel.recordings.store import WindowStore
 from drivecast.worldmodel.recordings.window import Window
 from drivecast.worldmodel.scene.road import NO_LANE
-from drivecast.worldmodel.scene.traffic import TrafficState
+from drivecast.worldmodel.scene.traffic import TrafficState, along_and_left
 from drivecast.worldmodel.training.diagnostics import constant_velocity, impossible
 
 HORIZONS_S = (1, 2, 3, 4, 5, 6, 7, 8)
@@ -185,9 +185,8 @@ class ForecastTally:
     def _add_scores(self, now: TrafficState, truth: Tensor, sampled: Tensor, counted: Tensor) -> None:
         """Of `truth (batch, horizon, agent, 2)` and `sampled (sample, batch, horizon, agent, 2)`."""
         direction = now.direction[:, None]
-        left_of = torch.stack([-direction[..., 1], direction[..., 0]], -1)
-        for side, (name, axis) in enumerate((("crps", direction), ("crps_left", left_of))):
-            one, many = (truth * axis).sum(-1), (sampled * axis).sum(-1)
+        for side, name in enumerate(("crps", "crps_left")):
+            one, many = along_and_left(truth, direction)[side], along_and_left(sampled, direction)[side]
             self._sum(name, fair_crps(many, one), counted)
             rank = rank_of_truth(many, one)
             for horizon in range(len(HORIZONS_S)):

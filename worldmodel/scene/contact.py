@@ -57,6 +57,23 @@ def separation_m(state: TrafficState, others: TrafficState) -> Tensor:
     return ((axes * offset[..., None, :]).sum(-1).abs() - reach).amax(-1)
 
 
+def parallel_overlap_m(state: TrafficState) -> tuple[Tensor, Tensor, Tensor]:
+    """How far the boxes of each pair reach into each other along and across, both positive: they touch.
+
+    Boxes are taken as parallel: cars that touch on a road nearly are, and it is smooth where `separation_m` is not.
+
+    Returns:
+        Along and across the first one's heading, m, and which pairs there are, bool; each `(..., agent, agent)`.
+    """
+    offset = state.position_m[..., :, None, :] - state.position_m[..., None, :, :]
+    forward, left = along_and_left(offset, state.direction[..., :, None, :])
+    length = (state.length_m[..., :, None] + state.length_m[..., None, :]) / 2
+    width = (state.width_m[..., :, None] + state.width_m[..., None, :]) / 2
+    pairs = state.valid[..., :, None] & state.valid[..., None, :]
+    pairs = pairs & ~torch.eye(pairs.shape[-1], dtype=torch.bool, device=pairs.device)
+    return length - forward.abs(), width - left.abs(), pairs
+
+
 def ego_separation_m(state: TrafficState) -> Tensor:
     """Separation of the ego (agent 0) from each agent of `state (..., agent)`; infinite from itself and the absent."""
     gap = separation_m(_ego(state), state)

@@ -10,6 +10,7 @@ from torch import Tensor
 from drivecast.worldmodel.forecaster.forecast import forecast, sampled_forecasts
 from drivecast.worldmodel.forecaster.model import WorldModel
 from drivecast.worldmodel.recordings.window import Window
+from drivecast.worldmodel.scene.contact import parallel_overlap_m
 from drivecast.worldmodel.scene.kinematics import bicycle_step, recorded_controls
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState
@@ -114,16 +115,8 @@ def with_shuffled_ego(history: TrafficState, future: TrafficState, dt_s: float) 
 
 def impossible(scene: TrafficState, road: Road) -> tuple[Tensor, Tensor]:
     """Which vehicles of `scene (batch, agent)` overlap another, and which are off the road, bool `(batch, agent)`."""
-    offset = scene.position_m[:, :, None] - scene.position_m[:, None]
-    direction = scene.direction[:, :, None]
-    forward = (offset * direction).sum(-1).abs()
-    left = (direction[..., 0] * offset[..., 1] - direction[..., 1] * offset[..., 0]).abs()
-    # boxes taken as parallel: cars that touch on a road nearly are
-    length = (scene.length_m[:, :, None] + scene.length_m[:, None]) / 2
-    width = (scene.width_m[:, :, None] + scene.width_m[:, None]) / 2
-    both = scene.valid[:, :, None] & scene.valid[:, None]
-    both &= ~torch.eye(both.shape[1], dtype=torch.bool, device=both.device)
-    touching = ((forward < length) & (left < width) & both).any(-1)
+    along, across, pairs = parallel_overlap_m(scene)
+    touching = ((along > 0.0) & (across > 0.0) & pairs).any(-1)
     return touching, (road.off_road_m(scene.position_m) > 0.0) & scene.valid
 
 

@@ -12,6 +12,7 @@ from torch.nn.functional import huber_loss
 from drivecast.worldmodel.forecaster.draws import LatentDraws
 from drivecast.worldmodel.forecaster.latent import DiagonalNormal, drop_latent, kl_divergence, with_free_bits
 from drivecast.worldmodel.forecaster.model import Memory, WorldModel
+from drivecast.worldmodel.scene.contact import parallel_overlap_m
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState, along_and_left
 
@@ -216,12 +217,10 @@ def sampled_energy_score(sampled: TrafficState, future: TrafficState, counted: T
     every = slice(LANDMARK_STEPS - 1, None, LANDMARK_STEPS)
     time_s = dt_s * torch.arange(1, future.valid.shape[1] + 1, device=counted.device)[every]
     sampled, future, counted = sampled[:, :, every], future[:, every], counted[:, every]
-    direction = future.direction
-    left_of = torch.stack([-direction[..., 1], direction[..., 0]], -1)
     offset = (sampled.position_m - future.position_m).masked_fill(~counted[..., None], 0.0)
-    errors = torch.stack(
-        [(offset * direction).sum(-1) / FORWARD_SCALE_M, (offset * left_of).sum(-1) / LEFT_SCALE_M], -1
-    )  # (sample, batch, moment, agent, 2); of the truth: zero
+    forward, left = along_and_left(offset, future.direction)
+    # (sample, batch, moment, agent, 2); of the truth: zero
+    errors = torch.stack([forward / FORWARD_SCALE_M, left / LEFT_SCALE_M], -1)
     errors = errors / error_growth(time_s)[:, None]
     positions = (_fair(errors) * counted).sum() / counted.sum().clamp_min(1)
     own, moments = errors.transpose(2, 3).flatten(3), counted.sum(1)  # (sample, batch, agent, part)
@@ -263,12 +262,8 @@ def overlap_m2(sampled: TrafficState, counted: Tensor) -> Tensor:
     Boxes are taken as parallel; `counted (batch, agent)` are the vehicles that are judged. Recorded vehicles hardly
     ever touch, which positions alone don't tell the model.
     """
-    offset = sampled.position_m[..., None, :] - sampled.position_m[..., None, :, :]
-    forward, left = along_and_left(offset, sampled.direction[..., :, None, :])
-    length = (sampled.length_m[..., :, None] + sampled.length_m[..., None, :]) / 2
-    width = (sampled.width_m[..., :, None] + sampled.width_m[..., None, :]) / 2
-    area = (length - forward.abs()).clamp_min(0.0) * (width - left.abs()).clamp_min(0.0)
-    both = sampled.valid[..., :, None] & sampled.valid[..., None, :] & counted[:, None, :, None]
-    both = both & ~torch.eye(both.shape[-1], dtype=torch.bool, device=both.device)
+    along, across, pairs = parallel_overlap_m(sampled)
+    area = along.clamp_min(0.0) * across.clamp_min(0.0)
+    both = pairs & counted[:, None, :, None]
     judged = (sampled.valid & counted[:, None]).sum().clamp_min(1)
     return (area * both).sum() / judged
