@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from drivecast.worldmodel.errors import InputError
-from drivecast.worldmodel.evaluation.lane_changes import lane_changes
-from drivecast.worldmodel.evaluation.scoring import (
+from drivecast.worldmodel.energy.scoring import (
     fair_crps,
     fair_energy_score,
     rank_of_truth,
     region_coverage,
 )
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.evaluation.lane_changes import lane_changes
 from drivecast.worldmodel.evaluation.tally import Tally
 from drivecast.worldmodel.forecaster.sampler import Sampler
 from drivecast.worldmodel.recordings.store import WindowStore

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
+from drivecast.worldmodel.energy.scoring import fair_energy_score
 from drivecast.worldmodel.forecaster.draws import LatentDraws
 from drivecast.worldmodel.forecaster.latent import DiagonalNormal, drop_latent, kl_divergence, with_free_bits
 from drivecast.worldmodel.forecaster.model import Memory, WorldModel
@@ -17,6 +18,7 @@ from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState, along_and_left
 
 FORWARD_SCALE_M, LEFT_SCALE_M, SPEED_SCALE_MPS = 1.0, 0.4, 1.0  # an error of this size counts as one
+SMOOTHING = 1e-6  # of norms, which gives them a gradient at zero
 LANDMARK_STEPS = 5  # between positions that sampled futures are scored by
 QUADRATIC_UP_TO = 2.0  # of those units; beyond it the loss grows linearly (Huber)
 
@@ -219,16 +221,17 @@ def sampled_energy_score(sampled: TrafficState, future: TrafficState, counted: T
     sampled, future, counted = sampled[:, :, every], future[:, every], counted[:, every]
     offset = (sampled.position_m - future.position_m).masked_fill(~counted[..., None], 0.0)
     forward, left = along_and_left(offset, future.direction)
-    # (sample, batch, moment, agent, 2); of the truth: zero
+    # (sample, batch, moment, agent, 2)
     errors = torch.stack([forward / FORWARD_SCALE_M, left / LEFT_SCALE_M], -1)
     errors = errors / error_growth(time_s)[:, None]
-    positions = (_fair(errors) * counted).sum() / counted.sum().clamp_min(1)
+    truth = torch.zeros_like(errors[0])
+    positions = (fair_energy_score(errors, truth, SMOOTHING) * counted).sum() / counted.sum().clamp_min(1)
     own, moments = errors.transpose(2, 3).flatten(3), counted.sum(1)  # (sample, batch, agent, part)
-    each = _fair(own) / moments.clamp_min(1).sqrt()
+    each = fair_energy_score(own, torch.zeros_like(own[0]), SMOOTHING) / moments.clamp_min(1).sqrt()
     there = (moments > 0).to(each)
     vehicles = (each * there).sum() / there.sum().clamp_min(1.0)
     parts = counted.flatten(1).sum(1)
-    whole = _fair(errors.flatten(2)) / parts.clamp_min(1).sqrt()
+    whole = fair_energy_score(errors.flatten(2), truth.flatten(1), SMOOTHING) / parts.clamp_min(1).sqrt()
     some = (parts > 0).to(whole)
     return (positions + vehicles + (whole * some).sum() / some.sum().clamp_min(1.0)) / 3
 
@@ -239,21 +242,6 @@ def error_growth(time_s: Tensor) -> Tensor:
     On US-101 about 0.4 m along after 1 s, 1.5 m after 3 s and 3 m after 5 s; 0.1 m, 0.2 m and 0.35 m to the left.
     """
     return torch.stack([0.1 + 0.3 * time_s**1.4, 0.1 + 0.15 * time_s], -1)
-
-
-def _fair(errors: Tensor) -> Tensor:
-    """Fair energy score of samples whose errors are `(sample, ..., part)`: `(...)`; as `evaluation.scoring` has it."""
-    count = len(errors)
-    score = _length(errors).mean(0)
-    for shift in range(1, count // 2 + 1):  # pairs, each once
-        share = 0.5 if 2 * shift == count else 1.0
-        score = score - share * _length(errors - errors.roll(shift, 0)).mean(0) / (count - 1)
-    return score
-
-
-def _length(vector: Tensor) -> Tensor:
-    """Norm over the last dimension with a gradient at zero."""
-    return (vector.square().sum(-1) + 1e-6).sqrt()
 
 
 def overlap_m2(sampled: TrafficState, counted: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from traffic_scenes import history_of, scene
 
-from drivecast.worldmodel.evaluation.scoring import fair_energy_score
+from drivecast.worldmodel.energy.scoring import fair_energy_score
 from drivecast.worldmodel.forecaster.model import WorldModel, WorldModelConfig
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState

@@ -24,21 +24,28 @@ def fair_crps(samples: Tensor, truth: Tensor) -> Tensor:
     return error - spread / (count * (count - 1))
 
 
-def fair_energy_score(samples: Tensor, truth: Tensor) -> Tensor:
+def fair_energy_score(samples: Tensor, truth: Tensor, smoothing: float = 0.0) -> Tensor:
     """Energy score of `samples (sample, ..., part)` for `truth (..., part)`: `(...)`, in the unit of both.
 
     mean‖x - y‖ - 1/2 mean‖x - x'‖ over pairs of different samples: the CRPS of vectors. Of the positions of a whole
     scene it is low only if they fit together.
     Gneiting & Raftery 2007, eq. 22; as a loss of generative networks: Pacchiardi et al. 2021 (arXiv 2112.08217).
+
+    Args:
+        samples: Forecasts.
+        truth: What came about.
+        smoothing: Added to each squared norm, which gives norms a gradient at zero.
     """
+
+    def length(vector: Tensor) -> Tensor:
+        return (vector.square().sum(-1) + smoothing).sqrt()
+
     count = len(samples)
-    error = (samples - truth).norm(dim=-1).mean(0)
-    if count == 1:
-        return error
-    spread = torch.zeros_like(error)
-    for shift in range(1, count):  # every pair twice, without (sample, sample, ...) at once
-        spread = spread + (samples - samples.roll(shift, 0)).norm(dim=-1).mean(0)
-    return error - spread / (2 * (count - 1))
+    score = length(samples - truth).mean(0)
+    for shift in range(1, count // 2 + 1):  # every pair once, without (sample, sample, ...) at once
+        share = 0.5 if 2 * shift == count else 1.0
+        score = score - share * length(samples - samples.roll(shift, 0)).mean(0) / (count - 1)
+    return score
 
 
 def rank_of_truth(samples: Tensor, truth: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from drivecast.worldmodel.evaluation.scoring import fair_crps, fair_energy_score, rank_of_truth, region_coverage
+from drivecast.worldmodel.energy.scoring import fair_crps, fair_energy_score, rank_of_truth, region_coverage
 
 
 def test_the_crps_of_normal_samples_is_that_of_the_normal_distribution_for_any_number_of_samples():
