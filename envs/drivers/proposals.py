@@ -27,6 +27,8 @@ class RuleConfig:
         braking_mps2: The ego's IDM: comfortable braking, m/s^2 (positive).
         exponent: The ego's IDM: of the speed on a free road.
         margin_m: Room around the ego's box that counts as a contact, m; less than what people on narrow lanes leave.
+        bumper_m: So much more ahead of the ego's box and behind it, m: who cuts in at a car's bumper as foreseen, will
+            touch it as it comes about.
         collision_cost: Of a contact at once; one at the horizon's end costs half of it, and neither makes progress.
         impact_cost: Per m/s of relative speed in the contact.
         swerve_cost: Of a lane change that ends in a contact: where all do, braking in the lane is preferred.
@@ -52,6 +54,7 @@ class RuleConfig:
     braking_mps2: float = 5.0
     exponent: float = 6.0
     margin_m: float = 0.05
+    bumper_m: float = 0.5
     collision_cost: float = 40.0
     impact_cost: float = 0.3
     swerve_cost: float = 5.0

@@ -147,7 +147,7 @@ class Rollout:
     def _contact(
         self, x: Tensor, y: Tensor, speed: Tensor, ego_x: Tensor, ego_y: Tensor, ego_heading: Tensor, ego_speed: Tensor
     ) -> Tensor:
-        """Speed relative to whom the ego's box, with its margin, overlaps, `(row,)`; -1: nobody.
+        """Speed relative to whom the ego's box, with its margins, overlaps, `(row,)`; -1: nobody.
 
         Looked at exactly where they are near.
         """
@@ -164,7 +164,7 @@ class Rollout:
             ) -> TrafficState:
                 return TrafficState(torch.stack([along, across], -1), heading, mps, *size, true)
 
-            ego_size = frame.ego_length_m[row], frame.ego_width_m[row]
+            ego_size = frame.ego_length_m[row] + 2 * self.config.bumper_m, frame.ego_width_m[row]
             ego = box(ego_x[row], ego_y[row], ego_heading[row], ego_speed[row], ego_size)
             straight, size = torch.zeros_like(ego.heading_rad), (frame.length_m[row, agent], frame.width_m[row, agent])
             other = box(x[row, agent], y[row, agent], straight, speed[row, agent], size)

@@ -79,6 +79,13 @@ def test_it_does_not_cut_in_ahead_of_a_much_faster_car():
     assert waits.chosen_lane.item() == 0
 
 
+def test_it_does_not_go_behind_a_car_alongside_before_that_one_has_left_room():
+    """All three contacts of 1,000 dense episodes were corners that touched behind a faster car."""
+    state = scene((0, -4, 13), (12.7, -4, 10), (3, 0, 18))
+    assert int(decided(state, Road.straight(2), RuleConfig(bumper_m=0.0)).chosen_lane[0]) == 0
+    assert int(decided(state, Road.straight(2)).chosen_lane[0]) == 1
+
+
 def test_where_every_way_ends_in_a_contact_it_takes_the_latest():
     road = Road.straight(1)
     driver = decided(scene((0, 0, 25), (9, 0, 0)), road)
