@@ -1,4 +1,4 @@
-"""Latents of a rollout, stretch by stretch, from the prior."""
+"""Latents of a rollout, stretch by stretch, from the prior at the model's temperature."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from drivecast.worldmodel.forecaster.latent import Generators
+from drivecast.worldmodel.forecaster.latent import DiagonalNormal, Generators
 from drivecast.worldmodel.forecaster.model import Memory, WorldModel
 
 
@@ -30,9 +30,12 @@ class LatentDraws:
     def at(self, step: int, memory: Memory) -> Tensor:
         """The latent `(batch, agent, latent)` of step `step`; steps are asked for one by one, from 0."""
         if self._latent is None or (self.model.config.latent_dims and step % self.model.config.latent_hold_steps == 0):
-            prior = self.model.prior(memory, self._latent)
+            prior = self._prior(memory, self._latent)
             self._latent = prior.sample(self.generator, self.period) if self.is_sampled else prior.mean
         return self._latent
+
+    def _prior(self, memory: Memory, last: Tensor | None) -> DiagonalNormal:
+        return self.model.prior(memory, last).at_temperature(self.model.config.temperature)
 
     def begin(self, rows: Tensor, agents: Tensor, memory: Memory) -> Tensor:
         """The latent with one of their own for vehicles that are new: `agents[i]` of the batch's row `rows[i]`.
@@ -44,7 +47,7 @@ class LatentDraws:
         own = self.generator
         if isinstance(own, Sequence):
             own = [own[row] for row in rows.tolist()]
-        prior = self.model.prior(memory[rows])
+        prior = self._prior(memory[rows], None)
         first = prior.sample(own) if self.is_sampled else prior.mean
         self._latent = self._latent.clone()
         self._latent[rows, agents] = first[torch.arange(len(rows), device=rows.device), agents]

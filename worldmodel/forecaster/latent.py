@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,10 @@ class DiagonalNormal:
         """This one in units of the `prior`'s spread, about the prior's mean."""
         spread = (prior.log_variance / 2).exp()
         return DiagonalNormal(prior.mean + spread * self.mean, prior.log_variance + self.log_variance)
+
+    def at_temperature(self, temperature: float) -> DiagonalNormal:
+        """With `temperature` times the standard deviation."""
+        return DiagonalNormal(self.mean, self.log_variance + 2 * math.log(temperature))
 
     def sample(self, generator: Generators = None, period: int | None = None) -> Tensor:
         """A draw of every variable. With `period`, rows of the batch that are `period` apart share their noise.

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from drivecast.worldmodel.forecaster.latent import DiagonalNormal
+from drivecast.worldmodel.forecaster.stopping import most_acceleration
 from drivecast.worldmodel.scene.kinematics import unicycle_step
-from drivecast.worldmodel.scene.neighbours import FEATURES_PER_SLOT, SLOTS, find_neighbours
+from drivecast.worldmodel.scene.neighbours import FEATURES_PER_SLOT, SLOTS, Neighbours, find_neighbours
 from drivecast.worldmodel.scene.road import NO_LANE, Road, RoadPosition
 from drivecast.worldmodel.scene.traffic import TrafficState
 
@@ -37,6 +38,10 @@ class WorldModelConfig:
         prior: Prior of the latent: `standard` normal, or `learned` from the vehicle's past (of independent latents).
         feature_dropout: Probability of dropping a feature of the decoder; its masks also measure uncertainty.
         decide_steps: Steps between two looks around: acceleration and curvature are held in between.
+        stops_in_time: Nobody accelerates beyond what lets it stop behind its leader (`stopping.py`), whatever its
+            latent: followers answer a braking ego harder than they ever had to in a recording.
+        temperature: Of the prior when futures are drawn: its deviations from the mean, times this. Training draws at 1
+            and may find a better one on validation at its end (`training.calibrate`).
         dt_s: Time step in seconds.
     """
 
@@ -47,6 +52,8 @@ class WorldModelConfig:
     prior: Literal["standard", "learned"] = "standard"
     feature_dropout: float = 0.1
     decide_steps: int = 1
+    stops_in_time: bool = False
+    temperature: float = 1.0
     dt_s: float = 0.1
 
     def __post_init__(self) -> None:
@@ -58,6 +65,8 @@ class WorldModelConfig:
             raise ValueError("prior 'learned' is for latent_process 'independent'")
         if not 0.0 <= self.feature_dropout < 1.0:
             raise ValueError(f"feature_dropout must lie in [0, 1), not {self.feature_dropout}")
+        if self.temperature <= 0.0:
+            raise ValueError(f"temperature must be positive, not {self.temperature}")
         if self.dt_s <= 0.0:
             raise ValueError(f"dt_s must be positive, not {self.dt_s}")
 
@@ -70,6 +79,7 @@ class Memory:
     seen: TrafficState  # (batch, agent), the scene at the last look around
     embedded: Tensor  # (batch, agent, hidden), what each vehicle saw then
     hidden: Tensor  # (batch, agent, hidden), what it remembers
+    most_mps2: Tensor  # (batch, agent), acceleration with which each could still stop behind its leader then
     acceleration_mps2: Tensor  # (batch, agent), as decided then
     curvature_per_m: Tensor  # (batch, agent), as decided then
     since: int = 0  # steps since then
@@ -128,27 +138,38 @@ class WorldModel(nn.Module):
         before = history[:, earlier].map(lambda tensor: tensor.flatten(0, 1))
         repeated = road[torch.arange(batch, device=history.valid.device).repeat_interleave(steps)]
         on_lane = repeated.project(scenes.position_m)
-        embedded = torch.relu(self.embed(self._features(scenes, before, on_lane, repeated)))
+        neighbours = find_neighbours(scenes, on_lane)
+        embedded = torch.relu(self.embed(self._features(scenes, before, on_lane, repeated, neighbours)))
         embedded = embedded.view(batch, steps, agents, -1)
+        most = self._most(scenes, neighbours).view(batch, steps, agents)[:, -1]
         hidden = torch.zeros_like(embedded[:, 0])
         for time in range(steps):
             hidden = self._remember(embedded[:, time], hidden, history.valid[:, time])
         nothing = torch.zeros_like(history.speed_mps[:, -1])
-        return Memory(history[:, -1], history[:, -1], embedded[:, -1], hidden, nothing, nothing)
+        return Memory(history[:, -1], history[:, -1], embedded[:, -1], hidden, most, nothing, nothing)
 
     def _look(self, scene: TrafficState, memory: Memory, road: Road) -> Memory:
         """See `scene` and remember it."""
         on_lane = road.project(scene.position_m)
-        embedded = torch.relu(self.embed(self._features(scene, memory.seen, on_lane, road)))
+        neighbours = find_neighbours(scene, on_lane)
+        embedded = torch.relu(self.embed(self._features(scene, memory.seen, on_lane, road, neighbours)))
         hidden = self._remember(embedded, memory.hidden, scene.valid)
-        return replace(memory, scene=scene, seen=scene, embedded=embedded, hidden=hidden, since=0)
+        most = self._most(scene, neighbours)
+        return replace(memory, scene=scene, seen=scene, embedded=embedded, hidden=hidden, most_mps2=most, since=0)
+
+    def _most(self, scene: TrafficState, neighbours: Neighbours) -> Tensor:
+        if not self.config.stops_in_time:
+            return torch.full_like(scene.speed_mps, torch.inf)
+        return most_acceleration(scene, neighbours, self.config.decide_steps * self.config.dt_s)
 
     def _remember(self, embedded: Tensor, hidden: Tensor, valid: Tensor) -> Tensor:
         """The recurrent state after this moment; vehicles that are not there keep theirs."""
         updated = self.cell(embedded.flatten(0, 1), hidden.flatten(0, 1)).view_as(hidden)
         return torch.where(valid[..., None], updated, hidden)
 
-    def _features(self, scene: TrafficState, before: TrafficState, on_lane: RoadPosition, road: Road) -> Tensor:
+    def _features(
+        self, scene: TrafficState, before: TrafficState, on_lane: RoadPosition, road: Road, neighbours: Neighbours
+    ) -> Tensor:
         speed, error = scene.speed_mps, (scene.heading_rad - on_lane.heading_rad).sin()
         both = scene.valid & before.valid
         interval_s = self.config.decide_steps * self.config.dt_s
@@ -172,8 +193,7 @@ class WorldModel(nn.Module):
             (scene.length_m - 5) / 5,
             scene.width_m - 2,
         ]
-        others = find_neighbours(scene, on_lane).features().flatten(2)
-        return torch.cat([torch.stack(own, -1), others], -1)
+        return torch.cat([torch.stack(own, -1), neighbours.features().flatten(2)], -1)
 
     # ---- the latent -------------------------------------------------------------------------------------------
 
@@ -267,6 +287,7 @@ class WorldModel(nn.Module):
         scene = memory.scene
         if memory.since == 0:
             acceleration, curvature = self.motion(memory, latent, masks)
+            acceleration = torch.minimum(acceleration, memory.most_mps2)
             memory = replace(memory, acceleration_mps2=acceleration, curvature_per_m=curvature)
         position, heading, speed = unicycle_step(
             scene.position_m,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -19,6 +19,8 @@ from drivecast.worldmodel.recordings.sampling import (
 )
 from drivecast.worldmodel.recordings.store import WindowStore
 from drivecast.worldmodel.recordings.window import Window
+from drivecast.worldmodel.storage.checkpoint import load_model, save_model
+from drivecast.worldmodel.training.calibration import coverage_gaps
 from drivecast.worldmodel.training.diagnostics import diagnose
 from drivecast.worldmodel.training.objective import Loss, ObjectiveConfig, loss_of_rollout
 from drivecast.worldmodel.training.optimisation import BestModel, Log, Optimisation
@@ -45,6 +47,7 @@ class WorldModelTrainingConfig:
         validate_every: Steps between validations.
         validation_windows: Windows of one validation.
         checkpoint_every: Steps between checkpoints.
+        calibrate: Afterwards, choose the temperature at which sampled futures are as wide as those of validation.
         objective: The loss.
     """
 
@@ -64,6 +67,7 @@ class WorldModelTrainingConfig:
     validate_every: int = 250
     validation_windows: int = 64
     checkpoint_every: int = 250
+    calibrate: bool = False
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
 
     def __post_init__(self) -> None:
@@ -129,7 +133,23 @@ class WorldModelTrainer:
 
     def train(self, log: Log, on_step: Log = lambda *_: None) -> Path:
         """Train to `config.steps`; returns the path of the best model. Resumes where `resume()` left it."""
-        return self.optimisation.train(self._step, self._validate, self.validated_on, log, on_step)
+        path = self.optimisation.train(self._step, self._validate, self.validated_on, log, on_step)
+        if self.config.calibrate and self.model.latent_dims:
+            self._calibrate(path, log)
+        return path
+
+    def _calibrate(self, path: Path, log: Log) -> None:
+        """Give the best model its temperature."""
+        best = load_model(path, MODEL_KIND)
+        network = WorldModel(self.model).to(self.device)
+        network.load_state_dict(best.state)
+        config = self.config
+        windows = self.validation_windows.draw(config.validation_windows, torch.Generator().manual_seed(self.seed + 4))
+        gaps = coverage_gaps(network.eval(), windows, config.scored_agents, self.device, self.seed + 5)
+        temperature = min(gaps, key=lambda each: gaps[each])
+        save_model(path, network, MODEL_KIND, replace(self.model, temperature=temperature), best.extra)
+        found = {"temperature": temperature, "coverage_gap": gaps[temperature], "coverage_gap_at_1": gaps[1.0]}
+        log(self.optimisation.done_steps, {f"{self.validated_on}/{name}": value for name, value in found.items()})
 
     def _step(self) -> dict[str, float]:
         config, step = self.config, self.optimisation.done_steps

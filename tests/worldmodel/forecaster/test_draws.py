@@ -1,6 +1,6 @@
 """Claims about the latents of a rollout, and about when a model looks and decides."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -106,3 +106,18 @@ def test_a_model_from_before_there_was_a_choice_forecasts_as_it_did(tmp_path):
     assert loaded.config == net.config
     futures = [forecast(one, one.observe(history_of(PRESENT, 5), ROAD), ROAD, 7) for one in (net, loaded)]
     assert torch.equal(futures[0].position_m, futures[1].position_m)
+
+
+def test_the_temperature_widens_what_is_drawn_and_leaves_the_mean():
+    for process in ("independent", "autoregressive"):
+        torch.manual_seed(0)
+        config = WorldModelConfig(hidden=8, latent_dims=4, latent_process=process, latent_hold_steps=1)
+        cold = WorldModel(config).requires_grad_(False)
+        warm = WorldModel(replace(config, temperature=2.0)).requires_grad_(False)
+        warm.load_state_dict(cold.state_dict())
+        memory = cold.observe(history_of(scene((0, 0, 20)), 3), Road.straight(1))
+        for sample in (True, False):
+            drawn = [LatentDraws(net, sample, torch.Generator().manual_seed(0)) for net in (cold, warm)]
+            for step in range(3):
+                one, two = (each.at(step, memory) for each in drawn)
+                torch.testing.assert_close(two, 2.0 * one)
