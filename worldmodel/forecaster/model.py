@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from drivecast.worldmodel.forecaster.keeping_clear import bounds, unbounded, within
 from drivecast.worldmodel.forecaster.latent import DiagonalNormal
-from drivecast.worldmodel.forecaster.stopping import most_acceleration
 from drivecast.worldmodel.scene.kinematics import unicycle_step
 from drivecast.worldmodel.scene.neighbours import FEATURES_PER_SLOT, SLOTS, Neighbours, find_neighbours
 from drivecast.worldmodel.scene.road import NO_LANE, Road, RoadPosition
@@ -38,8 +38,8 @@ class WorldModelConfig:
         prior: Prior of the latent: `standard` normal, or `learned` from the vehicle's past (of independent latents).
         feature_dropout: Probability of dropping a feature of the decoder; its masks also measure uncertainty.
         decide_steps: Steps between two looks around: acceleration and curvature are held in between.
-        stops_in_time: Nobody accelerates beyond what lets it stop behind its leader (`stopping.py`), whatever its
-            latent: followers answer a braking ego harder than they ever had to in a recording.
+        keeps_clear: Whatever its latent, nobody goes beyond what lets it stop behind its leader and keep off who is
+            beside it (`keeping_clear.py`): followers answer an ego that brakes harder than any in a recording.
         temperature: Of the prior when futures are drawn: its deviations from the mean, times this. Training draws at 1
             and may find a better one on validation at its end (`training.calibrate`).
         dt_s: Time step in seconds.
@@ -52,7 +52,7 @@ class WorldModelConfig:
     prior: Literal["standard", "learned"] = "standard"
     feature_dropout: float = 0.1
     decide_steps: int = 1
-    stops_in_time: bool = False
+    keeps_clear: bool = False
     temperature: float = 1.0
     dt_s: float = 0.1
 
@@ -79,7 +79,7 @@ class Memory:
     seen: TrafficState  # (batch, agent), the scene at the last look around
     embedded: Tensor  # (batch, agent, hidden), what each vehicle saw then
     hidden: Tensor  # (batch, agent, hidden), what it remembers
-    most_mps2: Tensor  # (batch, agent), acceleration with which each could still stop behind its leader then
+    bounds: Tensor  # (batch, agent, 3), of acceleration and curvature then, see `keeping_clear.bounds`
     acceleration_mps2: Tensor  # (batch, agent), as decided then
     curvature_per_m: Tensor  # (batch, agent), as decided then
     since: int = 0  # steps since then
@@ -141,12 +141,12 @@ class WorldModel(nn.Module):
         neighbours = find_neighbours(scenes, on_lane)
         embedded = torch.relu(self.embed(self._features(scenes, before, on_lane, repeated, neighbours)))
         embedded = embedded.view(batch, steps, agents, -1)
-        most = self._most(scenes, neighbours).view(batch, steps, agents)[:, -1]
+        bound = self._bounds(scenes, on_lane, neighbours).view(batch, steps, agents, 3)[:, -1]
         hidden = torch.zeros_like(embedded[:, 0])
         for time in range(steps):
             hidden = self._remember(embedded[:, time], hidden, history.valid[:, time])
         nothing = torch.zeros_like(history.speed_mps[:, -1])
-        return Memory(history[:, -1], history[:, -1], embedded[:, -1], hidden, most, nothing, nothing)
+        return Memory(history[:, -1], history[:, -1], embedded[:, -1], hidden, bound, nothing, nothing)
 
     def _look(self, scene: TrafficState, memory: Memory, road: Road) -> Memory:
         """See `scene` and remember it."""
@@ -154,13 +154,13 @@ class WorldModel(nn.Module):
         neighbours = find_neighbours(scene, on_lane)
         embedded = torch.relu(self.embed(self._features(scene, memory.seen, on_lane, road, neighbours)))
         hidden = self._remember(embedded, memory.hidden, scene.valid)
-        most = self._most(scene, neighbours)
-        return replace(memory, scene=scene, seen=scene, embedded=embedded, hidden=hidden, most_mps2=most, since=0)
+        bound = self._bounds(scene, on_lane, neighbours)
+        return replace(memory, scene=scene, seen=scene, embedded=embedded, hidden=hidden, bounds=bound, since=0)
 
-    def _most(self, scene: TrafficState, neighbours: Neighbours) -> Tensor:
-        if not self.config.stops_in_time:
-            return torch.full_like(scene.speed_mps, torch.inf)
-        return most_acceleration(scene, neighbours, self.config.decide_steps * self.config.dt_s)
+    def _bounds(self, scene: TrafficState, on_lane: RoadPosition, neighbours: Neighbours) -> Tensor:
+        if not self.config.keeps_clear:
+            return unbounded(scene)
+        return bounds(scene, on_lane, neighbours, self.config.decide_steps * self.config.dt_s)
 
     def _remember(self, embedded: Tensor, hidden: Tensor, valid: Tensor) -> Tensor:
         """The recurrent state after this moment; vehicles that are not there keep theirs."""
@@ -287,7 +287,7 @@ class WorldModel(nn.Module):
         scene = memory.scene
         if memory.since == 0:
             acceleration, curvature = self.motion(memory, latent, masks)
-            acceleration = torch.minimum(acceleration, memory.most_mps2)
+            acceleration, curvature = within(acceleration, curvature, memory.bounds)
             memory = replace(memory, acceleration_mps2=acceleration, curvature_per_m=curvature)
         position, heading, speed = unicycle_step(
             scene.position_m,
