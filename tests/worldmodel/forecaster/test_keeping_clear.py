@@ -50,6 +50,14 @@ def test_who_has_no_leader_or_one_that_it_would_pass_is_free():
     assert most((12, 2.2, 0), (0, 0, 20)) == torch.inf
 
 
+def test_who_will_have_drifted_into_the_way_within_a_second_is_a_leader():
+    def bound(heading_rad: float) -> float:
+        return float(bound_of(drifting((9, 2.8, 8, heading_rad), (0, 0, 20, 0)))[0, -1, 0])
+
+    assert bound(-0.2) == -HARDEST_MPS2  # 1.6 m/s towards it, 0.8 m away
+    assert bound(-0.05) == bound(0.2) == torch.inf
+
+
 def test_the_second_leader_binds_where_the_first_one_hides_it():
     """The first is beside the corridor by a hand's breadth: it is not in the way, who stands before it is."""
     assert most((14, 0, 0), (8, 2.2, 20), (0, 0, 20)) == -HARDEST_MPS2
