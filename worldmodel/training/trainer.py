@@ -20,7 +20,7 @@ from drivecast.worldmodel.recordings.sampling import (
 from drivecast.worldmodel.recordings.store import WindowStore
 from drivecast.worldmodel.recordings.window import Window
 from drivecast.worldmodel.storage.checkpoint import load_model, save_model
-from drivecast.worldmodel.training.calibration import coverage_gaps
+from drivecast.worldmodel.training.calibration import coverage_gaps, shrunk
 from drivecast.worldmodel.training.diagnostics import diagnose
 from drivecast.worldmodel.training.objective import Loss, ObjectiveConfig, loss_of_rollout
 from drivecast.worldmodel.training.optimisation import BestModel, Log, Optimisation
@@ -47,7 +47,7 @@ class WorldModelTrainingConfig:
         validate_every: Steps between validations.
         validation_windows: Windows of one validation.
         checkpoint_every: Steps between checkpoints.
-        calibrate: Afterwards, choose the temperature at which sampled futures are as wide as those of validation.
+        calibrate: Afterwards, choose a temperature: half-way to that at which samples are as wide as validation.
         objective: The loss.
     """
 
@@ -146,9 +146,11 @@ class WorldModelTrainer:
         config = self.config
         windows = self.validation_windows.draw(config.validation_windows, torch.Generator().manual_seed(self.seed + 4))
         gaps = coverage_gaps(network.eval(), windows, config.scored_agents, self.device, self.seed + 5)
-        temperature = min(gaps, key=lambda each: gaps[each])
+        wanted = min(gaps, key=lambda each: gaps[each])
+        temperature = shrunk(wanted)
         save_model(path, network, MODEL_KIND, replace(self.model, temperature=temperature), best.extra)
-        found = {"temperature": temperature, "coverage_gap": gaps[temperature], "coverage_gap_at_1": gaps[1.0]}
+        found = {"temperature": temperature, "wanted_temperature": wanted}
+        found |= {"coverage_gap": gaps[wanted], "coverage_gap_at_1": gaps[1.0]}
         log(self.optimisation.done_steps, {f"{self.validated_on}/{name}": value for name, value in found.items()})
 
     def _step(self) -> dict[str, float]:

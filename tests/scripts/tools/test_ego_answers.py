@@ -17,7 +17,9 @@ def answers(keeps_clear: bool) -> dict[str, tuple[list[float], list[float], list
     traffic = BatchedHighwayTraffic("highway-v0", 50, density=DENSITY, duration_s=60.0)
     found = {}
     for line in table(model, traffic, 24, 1)[1:]:
-        name, numbers, touches = re.fullmatch(r"(.*?) +n +[1-9]\d* +(.*?) +touch: (.*)", line).groups()
+        parts = re.fullmatch(r"(.*?) +n +[1-9]\d* +(.*?) +touch: (.*)", line)
+        assert parts is not None
+        name, numbers, touches = parts.groups()
         simulated, imagined = ([float(value) for value in part.split()] for part in numbers.split(";"))
         found[name] = simulated, imagined, [float(share.removesuffix(" %")) for share in touches.split(", ")]
     return found

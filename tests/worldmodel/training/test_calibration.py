@@ -11,7 +11,7 @@ from drivecast.worldmodel.forecaster.forecast import forecast
 from drivecast.worldmodel.forecaster.loading import load_world_model
 from drivecast.worldmodel.forecaster.model import WorldModel, WorldModelConfig
 from drivecast.worldmodel.recordings.sampling import WindowRequest, WindowSampler
-from drivecast.worldmodel.training.calibration import TEMPERATURES, coverage_gaps
+from drivecast.worldmodel.training.calibration import TEMPERATURES, coverage_gaps, shrunk
 from drivecast.worldmodel.training.trainer import WorldModelTrainer, WorldModelTrainingConfig
 
 ARCHITECTURE = WorldModelConfig(hidden=16, latent_dims=4, latent_process="autoregressive", decide_steps=2)
@@ -57,7 +57,8 @@ def test_training_ends_by_giving_the_best_model_its_temperature_and_does_so_agai
 
     plain, _ = trained(False, tmp_path / "plain")
     model, said = trained(True, tmp_path / "out")
-    assert model.config.temperature == said["val/temperature"] in TEMPERATURES
+    assert said["val/wanted_temperature"] in TEMPERATURES
+    assert model.config.temperature == said["val/temperature"] == shrunk(said["val/wanted_temperature"])
     assert said["val/coverage_gap"] <= said["val/coverage_gap_at_1"]
     for name, weights in model.state_dict().items():
         torch.testing.assert_close(weights, plain.state_dict()[name])
