@@ -18,7 +18,7 @@ from drivecast.envs.drivers.proposals import RuleConfig
 from drivecast.envs.drivers.rule import RuleDriver
 from drivecast.envs.lockstep import LockstepTraffic
 from drivecast.worldmodel.errors import InputError
-from drivecast.worldmodel.scene.kinematics import within_limits
+from drivecast.worldmodel.scene.kinematics import MAX_BRAKING_MPS2, within_limits
 from drivecast.worldmodel.scene.lane_neighbours import LaneNeighbours, lane_neighbours
 from drivecast.worldmodel.scene.road import NO_LANE, Road
 from drivecast.worldmodel.scene.traffic import Controls, TrafficState, with_ego
@@ -52,7 +52,7 @@ class CeilingDriver(RuleDriver):
     name = "ceiling"
 
     def __init__(self, config: RuleConfig = CEILING, dt_s: float = 0.1) -> None:
-        super().__init__(config, dt_s)
+        super().__init__(config, dt_s, MAX_BRAKING_MPS2)  # as hard as in its branch
         self._traffic: BatchedHighwayTraffic | None = None
 
     def attend(self, traffic: LockstepTraffic) -> None:

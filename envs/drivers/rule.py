@@ -34,17 +34,21 @@ class RuleDriver:
     Args:
         config: Proposals and score.
         dt_s: Time between two calls, s.
+        most_mps2: Acceleration and braking are held within this, m/s².
     """
 
     name = "rule"
     history_steps = 1
 
-    def __init__(self, config: RuleConfig | None = None, dt_s: float = 0.1) -> None:
+    def __init__(
+        self, config: RuleConfig | None = None, dt_s: float = 0.1, most_mps2: float = IDMConfig.most_mps2
+    ) -> None:
         self.config, self.dt_s = config or RuleConfig(), dt_s
         idm = {"jam_gap_m", "acceleration_mps2", "braking_mps2", "exponent"}
         given: dict[str, Any] = {name: getattr(self.config, name) for name in idm}
         self._follow = IDMDriver(
-            IDMConfig(change_lanes=False, yields=False, dt_s=dt_s, **given), neighbours=self._in_the_way
+            IDMConfig(change_lanes=False, yields=False, dt_s=dt_s, most_mps2=most_mps2, **given),
+            neighbours=self._in_the_way,
         )
 
     @property

@@ -112,6 +112,14 @@ def test_rule_is_faster_than_idm_and_the_ceiling_no_slower_than_rule_in_the_same
     assert bound[1] > few[1] - 0.3
 
 
+def test_the_ceiling_brakes_as_hard_as_in_its_branch():
+    """It cut in behind a slower car and touched it, for it braked by 6 m/s² where its branch had braked by 8."""
+    traffic = BatchedHighwayTraffic("highway-v0", 50, 4, 1.5, duration_s=7.0)
+    seeds = (3_100_000_003, 3_100_000_079)
+    table = run_episodes(traffic, CeilingDriver(), seeds, ClosedLoopConfig(batch=2, keep="none")).table
+    assert list(table["outcome"]) == ["completed", "completed"]
+
+
 def test_the_branch_of_the_ceiling_leaves_the_traffic_as_it_is():
     traffic = BatchedHighwayTraffic("highway-v0", 8, 3, 1.0, duration_s=20.0, reactive=True)
     start = traffic.reset([1, 2])
