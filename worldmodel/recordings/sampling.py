@@ -94,6 +94,29 @@ def mirrored_road(road: Road) -> Road:
     return replace(road, centre_m=flipped, left=road.right, right=road.left)
 
 
+def scaled(state: TrafficState, factor: torch.Tensor) -> TrafficState:
+    """A larger or smaller world, `factor (batch,)`: all lengths and speeds times it; times stay as they are."""
+    wide = factor.view(-1, *[1] * (state.speed_mps.dim() - 1))
+    return replace(
+        state,
+        position_m=state.position_m * wide[..., None],
+        speed_mps=state.speed_mps * wide,
+        length_m=state.length_m * wide,
+        width_m=state.width_m * wide,
+    )
+
+
+def scaled_road(road: Road, factor: torch.Tensor) -> Road:
+    """The road that goes with `scaled` traffic."""
+    wide = factor[:, None, None]
+    return replace(
+        road,
+        centre_m=road.centre_m * wide[..., None],
+        width_m=road.width_m * wide,
+        speed_limit_mps=road.speed_limit_mps * factor[:, None],
+    )
+
+
 def with_short_histories(history: TrafficState, generator: torch.Generator) -> TrafficState:
     """Hide a random part of each window's past, so that a forecaster also learns to start from little.
 

@@ -15,6 +15,8 @@ from drivecast.worldmodel.recordings.sampling import (
     WindowSampler,
     mirrored,
     mirrored_road,
+    scaled,
+    scaled_road,
     with_short_histories,
 )
 from drivecast.worldmodel.recordings.store import WindowStore
@@ -40,6 +42,8 @@ class WorldModelTrainingConfig:
         first_horizon_steps: Steps unrolled at the start; the horizon grows to `horizon_steps` over the first half.
         ego_known_share: Share of windows whose ego's motion is known; in the others every vehicle is predicted.
         mirror: Exchange left and right in half the batches.
+        scale: Each window's lengths and speeds, the road's with them, are multiplied by a factor of up to 1 + `scale`, or
+            divided by it: whoever follows at two seconds does so at any size of the world. 0: not at all.
         learning_rate: Peak of the Adam learning rate; warmed up, then lowered along a cosine.
         weight_decay: AdamW's weight decay.
         gradient_clip: Largest norm of the gradient.
@@ -60,6 +64,7 @@ class WorldModelTrainingConfig:
     first_horizon_steps: int = 10
     ego_known_share: float = 0.5
     mirror: bool = True
+    scale: float = 0.0
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
     gradient_clip: float = 1.0
@@ -79,6 +84,8 @@ class WorldModelTrainingConfig:
         for name in ("ego_known_share", "kl_warmup_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
+        if self.scale < 0.0:
+            raise ValueError(f"scale must not be negative, not {self.scale}")
         if self.learning_rate <= 0.0 or self.gradient_clip <= 0.0:
             raise ValueError("learning_rate and gradient_clip must be positive")
 
@@ -182,6 +189,10 @@ class WorldModelTrainer:
         history = with_short_histories(history, batches)
         if config.mirror and torch.rand((), generator=batches) < 0.5:
             history, future, road = mirrored(history), mirrored(future), mirrored_road(road)
+        if config.scale:
+            exponent = 2.0 * torch.rand(len(history.valid), generator=batches) - 1.0
+            factor = (1.0 + config.scale) ** exponent
+            history, future, road = scaled(history, factor), scaled(future, factor), scaled_road(road, factor)
         who = torch.zeros_like(history.valid[:, -1])
         who[:, 0] = torch.rand(len(who), generator=batches) < config.ego_known_share
         counted = torch.arange(who.shape[1]) < config.scored_agents
