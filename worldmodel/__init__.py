@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def load(name: Path | str, device: str = "cpu") -> LoadedModel:
-    """A trained world model: from a file, or the folder that holds it.
+    """A trained world model: from a file, the folder that holds it, or `pretrained:NAME`.
 
     Raises:
         InputError: It is missing, damaged, or no world model.

@@ -9,20 +9,27 @@ from pathlib import Path
 from drivecast.scripts.driving.driver_kinds import REGISTERED, TRAINED_BY
 from drivecast.scripts.tracking.mlflow_server import MlflowServer, Rejected, Unreachable, absolute_uri, tracking_uri
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.forecaster.loading import PRETRAINED, pretrained_file
 
 
 def resolve_model(reference: str | Path, uri: str = "") -> Path:
-    """The local path of a model: `reference` itself, or the file of `models:/NAME/VERSION` or `models:/NAME/latest`.
+    """The local path of a model: `reference` itself, or the file of `pretrained:NAME` or `models:/NAME/VERSION`.
+
+    VERSION is a number or `latest`.
 
     A model of a remote server is downloaded, once per process; one of a local database is used where it lies.
     """
     text = str(reference)
+    if text.startswith(PRETRAINED):
+        return pretrained_file(text)
     # pathlib turns models:/NAME into itself, but models://NAME into models:/NAME
     match = re.fullmatch(r"models:/+(?P<name>[^/]+)(/(?P<version>[^/]+))?", text)
     if not match:
         path = Path(reference)
         if not path.exists():
-            raise InputError(f"{path}: expected a model file or folder, or models:/NAME/VERSION; found nothing")
+            raise InputError(
+                f"{path}: expected a model file or folder, pretrained:NAME or models:/NAME/VERSION; found nothing"
+            )
         return path
     name, wanted = match["name"], match["version"] or "latest"
     if wanted != "latest" and not wanted.isdigit():

@@ -57,7 +57,8 @@ class EvaluateConfig:
         data: Recording stores, for recorded traffic and for the starts of imagined traffic.
         split: Part of the stores: train, val, test or all.
         loop: How episodes are run and which are kept.
-        model: World model that imagines the traffic: a file, a folder, or models:/NAME/VERSION of the registry.
+        model: World model that imagines the traffic: a file, a folder, pretrained:us101, or models:/NAME/VERSION of the
+            registry.
         recorded: Recorded traffic.
         imagined: Imagined traffic.
         highway: highway-env's traffic.

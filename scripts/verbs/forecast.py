@@ -46,7 +46,7 @@ class ForecastConfig:
     OUTPUT/forecasts.png (sampled futures over real ones) and OUTPUT/calibration.png.
 
     Args:
-        model: Model file, its folder, or models:/NAME/VERSION of the registry.
+        model: Model file, its folder, pretrained:us101, pretrained:highway, or models:/NAME/VERSION of the registry.
         data: Folder of the recording store.
         output: Folder of the report.
         split: Which recordings to forecast: train, val, test or all.

@@ -41,7 +41,7 @@ class SurpriseConfig:
 
     Args:
         data: Folder of the recording store.
-        model: Model file, its folder, or models:/NAME/VERSION of the registry.
+        model: Model file, its folder, pretrained:us101, pretrained:highway, or models:/NAME/VERSION of the registry.
         output: Folder of the report.
         split: Which recordings to score: train, val, test or all.
         replays: How many of the most surprising moments are shown; of one vehicle only those at least 5 s apart.

@@ -35,7 +35,8 @@ class TrainPolicyConfig:
     training-curves.png. Started again with the same settings, it goes on where it was stopped, to the last bit.
 
     Args:
-        world_model: World model: its file, its folder, or models:/NAME/VERSION of the registry.
+        world_model: World model: its file, its folder, pretrained:us101, pretrained:highway, or models:/NAME/VERSION of
+            the registry.
         data: Folders of recording stores whose scenes the rollouts start from; give it several times for several.
         output: Folder of the policy.
         seed: Seed of weights, starts and latents.

@@ -28,7 +28,7 @@ class LoadedModel:
 
     @staticmethod
     def load(name: Path | str, device: str = "cpu") -> LoadedModel:
-        """From a file, or the folder that holds it.
+        """From a file, the folder that holds it, or `pretrained:NAME`.
 
         Raises:
             InputError: It is missing, damaged, or no world model.

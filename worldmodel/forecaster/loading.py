@@ -9,14 +9,29 @@ from drivecast.worldmodel.forecaster.model import MODEL_KIND, WorldModel, WorldM
 from drivecast.worldmodel.storage.checkpoint import config_from_dict, load_model
 
 BEFORE_IT_WAS_SAID = {"latent_process": "independent", "decide_steps": 1}  # of models older than these settings
+PRETRAINED = "pretrained:"  # NAME of a model that comes with drivecast begins so
+FOLDER = Path(__file__).parents[1] / "pretrained"
+
+
+def pretrained_file(reference: str) -> Path:
+    """The file of `pretrained:NAME`.
+
+    Raises:
+        InputError: No model of this name comes with drivecast.
+    """
+    file = FOLDER / f"{reference.removeprefix(PRETRAINED)}.safetensors"
+    if not file.is_file():
+        known = ", ".join(sorted(PRETRAINED + path.stem for path in FOLDER.glob("*.safetensors")))
+        raise InputError(f"{reference}: no such model comes with drivecast; it has {known}")
+    return file
 
 
 def load_world_model(path: Path | str, device: str = "cpu") -> WorldModel:
-    """The frozen model in `path` (a file, or the folder that holds it), ready to forecast.
+    """The frozen model in `path` (a file, the folder that holds it, or `pretrained:NAME`), ready to forecast.
 
     Raises `InputError` where the file is missing, damaged, or no world model.
     """
-    loaded = load_model(path, MODEL_KIND)
+    loaded = load_model(pretrained_file(str(path)) if str(path).startswith(PRETRAINED) else path, MODEL_KIND)
     model = WorldModel(config_from_dict(WorldModelConfig, {**BEFORE_IT_WAS_SAID, **loaded.config}))
     try:
         model.load_state_dict(loaded.state)

@@ -42,8 +42,8 @@ class WorldModelTrainingConfig:
         first_horizon_steps: Steps unrolled at the start; the horizon grows to `horizon_steps` over the first half.
         ego_known_share: Share of windows whose ego's motion is known; in the others every vehicle is predicted.
         mirror: Exchange left and right in half the batches.
-        scale: Each window's lengths and speeds, the road's with them, are multiplied by a factor of up to 1 + `scale`, or
-            divided by it: whoever follows at two seconds does so at any size of the world. 0: not at all.
+        scale: Each window's lengths and speeds, the road's with them, are multiplied by a factor of up to 1 + `scale`
+            or divided by it: whoever follows at two seconds does so at any size of the world. 0: not at all.
         learning_rate: Peak of the Adam learning rate; warmed up, then lowered along a cosine.
         weight_decay: AdamW's weight decay.
         gradient_clip: Largest norm of the gradient.

@@ -5,6 +5,7 @@ import torch
 from traffic_scenes import history_of, scene
 
 from drivecast import worldmodel
+from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.model import MODEL_KIND, WorldModel, WorldModelConfig
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.storage.checkpoint import save_model
@@ -42,3 +43,8 @@ def test_a_sampled_future_has_less_energy_than_an_impossible_one(loaded):
     latents = torch.zeros(1, 2, 3, 4)
     assert loaded.energy(history, ROAD, future, latents).shape == (1, 3)
     assert torch.isfinite(loaded.free_energy(history, ROAD, future, beta=1.0)).all()
+
+
+def test_a_name_that_does_not_come_with_drivecast_is_refused_with_those_that_do():
+    with pytest.raises(InputError, match=r"pretrained:mars: no such model comes with drivecast; it has"):
+        worldmodel.load("pretrained:mars")
