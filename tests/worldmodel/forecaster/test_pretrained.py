@@ -39,7 +39,7 @@ def test_followers_of_a_car_that_brakes_to_a_stop_hardly_ever_touch_anybody_in_s
     along, across, pairs = parallel_overlap_m(drawn)
     depth = torch.minimum(along, across).masked_fill(~pairs, 0.0)
     touched = (depth > 0.1).flatten(2).any(-1)  # (batch, sample), whether the follower stops or passes
-    assert touched.float().mean() <= 0.15  # a graze here and there; without bounds two thirds run into the leader
+    assert touched.float().mean() <= 0.15  # without bounds .35 (highway) and 1.0 (us101)
     assert depth.max() < 0.6  # m
     assert (drawn.position_m[0, :, 20, 1, 0] - drawn.position_m[0, :1, 20, 1, 0]).abs().max() > 0.1  # futures differ
 

@@ -1,6 +1,5 @@
 """What is done to windows before they are learned from."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ from drivecast.worldmodel.training.trainer import WorldModelTrainer, WorldModelT
 def test_a_scaled_world_has_the_same_times_and_shares(tmp_path: Path):
     store = platoon_store(tmp_path)
     (window,) = WindowSampler([store], "train", WindowRequest(3, 10, 16)).draw(6, torch.Generator().manual_seed(0))
+    window.history.position_m[..., 1] += 0.5  # off the lane's centre
     factor = torch.tensor([0.5, 0.8, 1.0, 1.2, 1.5, 2.0])
     road, history = scaled_road(window.road, factor), scaled(window.history, factor)
     plain, larger = window.history[:, -1], history[:, -1]
@@ -40,7 +40,7 @@ def test_training_in_scaled_worlds_learns_something_else(tmp_path: Path):
     store = platoon_store(tmp_path / "store")
     weights = []
     for name, scale in (("plain", 0.0), ("scaled", 0.5), ("again", 0.5)):
-        config = replace(WorldModelTrainingConfig(), steps=2, batch=4, horizon_steps=10, scale=scale)
+        config = WorldModelTrainingConfig(steps=2, batch=4, horizon_steps=10, scale=scale)
         trainer = WorldModelTrainer(WorldModelConfig(hidden=8), config, [store], tmp_path / name)
         trainer.train(lambda *_: None)
         weights.append(torch.cat([each.detach().flatten() for each in trainer.network.parameters()]))
