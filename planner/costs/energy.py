@@ -2,14 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from drivecast.planner.costs import terms as costs
 from drivecast.planner.costs.trajectory import Trajectory
+
+
+class Score(Protocol):
+    """Anything that scores a trajectory: a driving cost, a world model's energy, its uncertainty, a learned concept."""
+
+    def __call__(self, trajectory: Trajectory) -> Tensor | None:
+        """Unreduced, `(batch, time)`, differentiable in the trajectory, low on what is good.
+
+        None: this trajectory lacks what it takes to say anything, such as a past.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Term:
+    """A score with its name and its weight in the sum.
+
+    Raises `ValueError` where the weight is negative.
+    """
+
+    name: str
+    score: Score
+    weight: float
+
+    def __post_init__(self) -> None:
+        if self.weight < 0.0:
+            raise ValueError(f"weight {self.name} must not be negative, but is {self.weight}")
 
 
 @dataclass(frozen=True)
@@ -23,6 +52,7 @@ class EnergyWeights:
         speed: Distance from the desired speed.
         comfort: Acceleration, jerk and lateral acceleration.
         uncertainty: Leaving what the world model knows.
+        unlikely: Driving as the world model holds nobody would: its energy of the ego's motion. Imagined rollouts only.
     """
 
     proximity: float = 4.0
@@ -31,6 +61,7 @@ class EnergyWeights:
     speed: float = 0.4
     comfort: float = 0.05
     uncertainty: float = 0.1
+    unlikely: float = 0.0
 
     def __post_init__(self) -> None:
         for name, weight in asdict(self).items():
@@ -58,25 +89,43 @@ class EnergyConfig:
 
 
 class Energy:
-    """E(trajectory) = sum over time of discount^t times the weighted sum of the cost terms."""
+    """E(trajectory) = sum over time of discount^t times the weighted sum of all terms.
 
-    def __init__(self, config: EnergyConfig) -> None:
+    Args:
+        config: Weights and shapes of the driving costs.
+        more: Terms beside them; a name that stands already replaces that term.
+    """
+
+    def __init__(self, config: EnergyConfig, more: Sequence[Term] = ()) -> None:
         self.config = config
+        weights = config.weights
+        driving = [
+            Term("proximity", partial(costs.proximity, config=config.proximity), weights.proximity),
+            Term("lane", costs.lane, weights.lane),
+            Term("off_road", costs.off_road, weights.off_road),
+            Term("speed", costs.speed, weights.speed),
+            Term("comfort", costs.comfort, weights.comfort),
+            Term("uncertainty", lambda trajectory: trajectory.uncertainty, weights.uncertainty),
+        ]
+        self.summed = {term.name: term for term in (*driving, *more)}
 
     def terms(self, trajectory: Trajectory) -> dict[str, Tensor]:
-        """Weighted cost of each term with a positive weight, unreduced: `(batch, time)`."""
-        weights = self.config.weights
-        uncertainty = trajectory.uncertainty
-        terms = {
-            "proximity": lambda: costs.proximity(trajectory, self.config.proximity),
-            "lane": lambda: costs.lane(trajectory),
-            "off_road": lambda: costs.off_road(trajectory),
-            "speed": lambda: costs.speed(trajectory),
-            "comfort": lambda: costs.comfort(trajectory),
-        }
-        if uncertainty is not None:
-            terms["uncertainty"] = lambda: uncertainty
-        return {name: getattr(weights, name) * term() for name, term in terms.items() if getattr(weights, name) > 0.0}
+        """Weighted cost of each term with a positive weight, unreduced: `(batch, time)`.
+
+        Raises `ValueError` where a score has another shape.
+        """
+        found = {}
+        for term in self.summed.values():
+            if term.weight == 0.0:
+                continue
+            score = term.score(trajectory)
+            if score is None:
+                continue
+            if score.shape != trajectory.controls.acceleration_mps2.shape:
+                expected = tuple(trajectory.controls.acceleration_mps2.shape)
+                raise ValueError(f"{term.name}: expected a cost (batch, time) of {expected}, got {tuple(score.shape)}")
+            found[term.name] = term.weight * score
+        return found
 
     def total(self, terms: Mapping[str, Tensor]) -> Tensor:
         """Discounted mean over time of the sum of the terms: `(batch,)`."""

@@ -15,7 +15,8 @@ class Trajectory:
     """States after each control, and the controls; agent 0 is the ego.
 
     `states (batch, time, agent)`, `controls (batch, time)`, `before (batch,)` the acceleration (m/s²) just before the
-    first step, `uncertainty (batch, time)` standardised and hinged, or None where nobody measured it.
+    first step, `uncertainty (batch, time)` standardised and hinged, or None where nobody measured it; `past (batch,
+    time, agent)` the states before, the present last, where they are known.
     """
 
     states: TrafficState
@@ -25,3 +26,4 @@ class Trajectory:
     goal: Goal
     dt_s: float
     uncertainty: Tensor | None = None
+    past: TrafficState | None = None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from drivecast.planner.imagination.rollout import imagine
+from drivecast.planner.imagination.starts import StartConfig, interacting
 from drivecast.worldmodel.energy.uncertainty import UncertaintyConfig, UncertaintyScale
 from drivecast.worldmodel.forecaster.model import WorldModel
 from drivecast.worldmodel.recordings.sampling import WindowRequest, WindowSampler
@@ -21,7 +22,8 @@ from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 def measure_uncertainty(
     model: WorldModel,
     stores: Sequence[WindowStore],
-    request: WindowRequest,
+    starts: StartConfig,
+    horizon_steps: int,
     config: UncertaintyConfig,
     sample_latent: bool,
     generator: torch.Generator,
@@ -37,7 +39,9 @@ def measure_uncertainty(
     Args:
         model: The world model, frozen.
         stores: Recordings; their `train` split is driven.
-        request: Past, horizon and vehicles of the rollouts whose cost it will scale.
+        starts: Start states of the rollouts whose cost it will scale: as many of the windows as there have an ego that
+            follows someone.
+        horizon_steps: Length of these rollouts.
         config: How disagreement is measured.
         sample_latent: Draw z from the prior, otherwise hold it at the prior's mean.
         generator: Draws the windows (on the CPU).
@@ -47,10 +51,13 @@ def measure_uncertainty(
     """
     device = next(model.parameters()).device
     raws = []
-    sampler = WindowSampler(stores, "train", request)
-    drawn = [sampler.draw(max(windows // mask_draws, 1), generator) for _ in range(mask_draws)]
+    sampler = WindowSampler(stores, "train", WindowRequest(starts.history_steps, horizon_steps, starts.max_agents))
+    each = max(windows // mask_draws, 1)
+    drawn = [sampler.draw(each * starts.candidates, generator) for _ in range(mask_draws)]
     for window in itertools.chain.from_iterable(drawn):
-        history, future, road = window.history.to(device), window.future.to(device), window.road.to(device)
+        wanted = max(round(len(window.row) / starts.candidates), 1)
+        chosen = interacting(window.present, window.road, wanted, starts, generator)
+        history, future, road = (part[chosen].to(device) for part in (window.history, window.future, window.road))
         heading = torch.cat([history.heading_rad[:, -1:, 0], future.heading_rad[:, :, 0]], 1)
         speed = torch.cat([history.speed_mps[:, -1:, 0], future.speed_mps[:, :, 0]], 1)
         acceleration, steering = recorded_controls(heading, speed, history.length_m[:, -1, 0], model.config.dt_s)
@@ -64,9 +71,7 @@ def measure_uncertainty(
 
         memory = model.observe(history, road)
         before = history[:, -2]
-        _, raw = imagine(
-            model, memory, before, road, goal, recorded, request.future_steps, noise, sample_latent, config
-        )
+        _, raw = imagine(model, memory, before, road, goal, recorded, horizon_steps, noise, sample_latent, config)
         assert raw is not None
         raws.append(raw)
     return UncertaintyScale.measured(torch.cat(raws))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
+from drivecast.planner.costs.energy import EnergyWeights, Term
+from drivecast.planner.costs.likelihood import Unlikely
 from drivecast.planner.costs.trajectory import Trajectory
 from drivecast.planner.imagination.calibration import measure_uncertainty
 from drivecast.planner.imagination.rollout import Reaction, imagine
 from drivecast.planner.imagination.starts import StartConfig, Starts, StartSampler
+from drivecast.worldmodel.energy.model_energy import ModelEnergy
 from drivecast.worldmodel.energy.uncertainty import UncertaintyConfig
 from drivecast.worldmodel.forecaster.model import WorldModel
-from drivecast.worldmodel.recordings.sampling import WindowRequest
 from drivecast.worldmodel.recordings.store import WindowStore
 from drivecast.worldmodel.scene.traffic import Controls, TrafficState
 from drivecast.worldmodel.storage.checkpoint import weights_digest
@@ -69,6 +72,10 @@ class Rollouts(Protocol, Generic[S]):
         """The policy's rollouts from `starts`."""
         ...
 
+    def more_terms(self, weights: EnergyWeights) -> Sequence[Term]:
+        """What can be scored of these rollouts beside the driving costs."""
+        ...
+
 
 class ImaginedRollouts:
     """Rollouts imagined by a frozen world model, from recorded scenes (MPUR).
@@ -104,7 +111,8 @@ class ImaginedRollouts:
             self.scale = measure_uncertainty(
                 self.world_model,
                 stores,
-                WindowRequest(config.starts.history_steps, config.horizon_steps, config.starts.max_agents),
+                config.starts,
+                config.horizon_steps,
                 config.uncertainty,
                 config.sample_latent,
                 torch.Generator().manual_seed(seed + 4),
@@ -139,4 +147,7 @@ class ImaginedRollouts:
             self.scale,
             config.others_listen,
         )
-        return trajectory
+        return replace(trajectory, past=starts.history)
+
+    def more_terms(self, weights: EnergyWeights) -> Sequence[Term]:
+        return [Term("unlikely", Unlikely(ModelEnergy(self.world_model)), weights.unlikely)]

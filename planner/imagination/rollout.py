@@ -53,7 +53,7 @@ def imagine(
         steps: Length of the rollout.
         generator: Source of the latents and dropout masks.
         sample: Draw z from the prior; otherwise hold it at the prior's mean. The ego never chooses z.
-        uncertainty: Measure the model's disagreement on the way, if given.
+        uncertainty: Measure the model's disagreement on the way, if given: of what follows from the controls so far.
         scale: Turn it into a cost on the trajectory, if given too.
         others_listen: Let the gradient flow through the others' answers to the ego. If False it is cut here: they
             still answer, but the ego is not rewarded for pushing them.
@@ -73,8 +73,6 @@ def imagine(
     for step in range(steps):
         latent = latents.at(step, memory)
         chosen = control(step, scene, before)
-        if uncertainty is not None and masks is not None and step % uncertainty.every_steps == 0:
-            measures.append(disagreement(model, memory, latent, masks, uncertainty.reach_m))
         ahead = drive_ego(scene, chosen, model.config.dt_s)
         listening = memory if others_listen else memory.detach()
         memory = model.step(listening, latent, road, ahead, who)
@@ -83,6 +81,8 @@ def imagine(
             scene = scene.detach().with_ego(ahead[:, 0])
         scenes.append(scene)
         controls.append(chosen)
+        if uncertainty is not None and masks is not None and uncertainty.is_due(step, steps):
+            measures.append(disagreement(model, memory, latent, masks, uncertainty.reach_m))
     raw = torch.stack(measures, 1) if measures else None
     trajectory = Trajectory(
         TrafficState.stack(scenes, 1), Controls.stack(controls, 1), first_acceleration, road, goal, model.config.dt_s

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from drivecast.planner.costs.energy import EnergyWeights, Term
 from drivecast.planner.costs.trajectory import Trajectory
 from drivecast.planner.imagination.rollout import Reaction
 from drivecast.planner.imagination.starts import InteractionConfig, Starts, interacting, start_from
@@ -120,6 +121,9 @@ class SimulatedRollouts:
             controls.append(chosen)
         states, driven = TrafficState.stack(scenes, 1), Controls.stack(controls, 1)
         return Trajectory(states, driven, first_acceleration, starts.road, starts.goal, self.dt_s)
+
+    def more_terms(self, weights: EnergyWeights) -> Sequence[Term]:
+        return []
 
     def _draw(self, split: str, batch: int, generator: torch.Generator, one_road: bool) -> list[SimulatedStarts]:
         config, result = self.config.starts, []

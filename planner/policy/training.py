@@ -127,7 +127,7 @@ class PolicyTrainer:
             warmup=50,
             falls_from=0,
         )
-        self.energy = Energy(config.energy)
+        self.energy = Energy(config.energy, self.rollouts.more_terms(config.energy.weights))
         self.validated_on = self.rollouts.validated_on
         self._warned = False
 

@@ -130,24 +130,48 @@ class ModelEnergy:
             raise ValueError(f"beta must be positive, not {beta}")
         return self._marginal(memory, road, future, who, beta, samples, generator)
 
+    def over_time(self, history: TrafficState, road: Road, future: TrafficState, who: Tensor | None = None) -> Tensor:
+        """E under the posterior's mean, step by step: `(batch, time, agent)`, differentiable in the future.
+
+        Its mean over the steps is E where the future is whole: each landmark's error belongs to the steps since the one
+        before, each latent's code to its stretch.
+        """
+        rollout, _ = posterior_latents(self.model, self.model.observe(history, road), road, future, who)
+        steps, dt_s = future.valid.shape[1], self.model.config.dt_s
+        moments, errors, seen = self._errors(rollout, history.valid[:, -1], future, who)
+        time = torch.arange(steps, device=moments.device)
+        landmark = torch.searchsorted(moments, time).clamp_max(len(moments) - 1)
+        stretch = time // self.model.config.latent_hold_steps
+        landmark_steps, stretch_steps = (place.bincount()[place] for place in (landmark, stretch))
+        cost = torch.where(seen, errors, 0.0)[:, landmark] / landmark_steps[:, None]
+        code = rollout.code[:, stretch] / stretch_steps[:, None] * seen.any(1, keepdim=True)
+        return (cost + code) / dt_s
+
     def _energy(self, memory: Memory, road: Road, future: TrafficState, latents: Tensor, who: Tensor | None) -> Tensor:
         rollout = unroll(self.model, memory, road, future, lambda stretch, memory, last: latents[:, stretch], who)
         return self._energy_of(rollout, memory.scene.valid, future, who)
 
     def _energy_of(self, rollout: LatentRollout, present: Tensor, future: TrafficState, who: Tensor | None) -> Tensor:
         """E of a rollout of vehicles that are `present (batch, agent)`."""
+        _, errors, seen = self._errors(rollout, present, future, who)
+        seconds = LANDMARK_S * seen.sum(1)
+        total = torch.where(seen, errors, 0.0).sum(1) + rollout.code.sum(1)
+        return torch.where(seconds > 0, total / seconds.clamp_min(LANDMARK_S), 0.0)
+
+    def _errors(
+        self, rollout: LatentRollout, present: Tensor, future: TrafficState, who: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The landmarks `(moment,)`, rho of the errors there, and which count, `(batch, moment, agent)` each."""
         moments = landmarks(future.valid.shape[1], self.model.config.dt_s)
         along, left = errors_m(rollout.position_m, future, moments)
         along_scale, left_scale = self.scale.at(len(moments), along)
         squared = (along / along_scale[:, None]).square() + (left / left_scale[:, None]).square()
         limit = QUADRATIC_UP_TO**2
         robust = limit * ((1.0 + squared / limit).sqrt() - 1.0)
-        seen = future.valid[:, moments] & present[:, None]  # (batch, moment, agent)
+        seen = future.valid[:, moments] & present[:, None]
         if who is not None:
             seen = seen & ~who[:, None]
-        seconds = LANDMARK_S * seen.sum(1)
-        total = torch.where(seen, robust, 0.0).sum(1) + rollout.code.sum(1)
-        return torch.where(seconds > 0, total / seconds.clamp_min(LANDMARK_S), 0.0)
+        return moments, robust, seen
 
     def _minimum(self, memory: Memory, road: Road, future: TrafficState, who: Tensor | None, steps: int) -> Minimum:
         rollout, _ = posterior_latents(self.model, memory, road, future, who)

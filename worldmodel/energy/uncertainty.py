@@ -17,7 +17,7 @@ class UncertaintyConfig:
 
     Args:
         masks: Dropout masks whose disagreement is measured.
-        every_steps: Steps between measurements; the cost of the steps between is the last one's.
+        every_steps: Steps between measurements; the steps before one, back to the one before it, bear its cost.
         hinge: Standard deviations above the mean on recorded controls below which it costs nothing.
         reach_m: Vehicles within this distance of the ego count, in metres.
     """
@@ -30,6 +30,10 @@ class UncertaintyConfig:
     def __post_init__(self) -> None:
         if self.masks < 2 or self.every_steps < 1:
             raise ValueError("uncertainty needs at least 2 masks and every_steps of at least 1")
+
+    def is_due(self, step: int, steps: int) -> bool:
+        """Whether it is measured after `step` of a rollout of `steps`, counted from 0; at the end it always is."""
+        return (step + 1) % self.every_steps == 0 or step + 1 == steps
 
 
 def disagreement(model: WorldModel, memory: Memory, latent: Tensor, masks: Tensor, reach_m: float) -> Tensor:

@@ -17,3 +17,9 @@ def auroc(low: Tensor, high: Tensor) -> float:
     ordered = low.sort().values
     below, until = torch.searchsorted(ordered, high), torch.searchsorted(ordered, high, right=True)
     return float((below + until).double().mean() / (2 * len(low)))
+
+
+def rank_correlation(one: Tensor, other: Tensor) -> float:
+    """Spearman's correlation of `one (n,)` with `other (n,)`; equal values are ranked as they come."""
+    ranks = torch.stack([values.argsort().argsort().double() for values in (one, other)])
+    return float(torch.corrcoef(ranks)[0, 1])

@@ -5,12 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
-from traffic_scenes import scene
+from traffic_scenes import history_of, scene
 
 from drivecast.planner.costs import terms as costs
-from drivecast.planner.costs.energy import Energy, EnergyConfig, EnergyWeights
+from drivecast.planner.costs.energy import Energy, EnergyConfig, EnergyWeights, Term
+from drivecast.planner.costs.likelihood import Unlikely
 from drivecast.planner.costs.terms import ProximityConfig
 from drivecast.planner.costs.trajectory import Trajectory
+from drivecast.worldmodel.energy.model_energy import ModelEnergy
+from drivecast.worldmodel.forecaster.model import WorldModel, WorldModelConfig
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
@@ -186,3 +189,44 @@ def test_in_contact_going_faster_never_looks_better():
         ]
         assert costs_by_speed == sorted(costs_by_speed)
     assert proximity(EGO, (2.0, -4, 15)) > proximity(EGO, (4.0, -4, 15)) > proximity(EGO, (6.0, -4, 15))
+
+
+def test_anything_that_scores_a_trajectory_joins_the_sum():
+    trajectory = still(scene(EGO, (10, -4, 15)), steps=3)
+    mine = Term("mine", lambda given: given.states.speed_mps[:, :, 0] / 10, 0.5)
+    silent = Term("silent", lambda given: given.uncertainty, 1.0)
+    energy = Energy(EnergyConfig(), [mine, silent])
+    terms = energy.terms(trajectory)
+    torch.testing.assert_close(terms["mine"], torch.full((1, 3), 1.0))
+    assert "silent" not in terms
+    without = Energy(EnergyConfig())
+    added = energy.total(terms) - without.total(without.terms(trajectory))
+    torch.testing.assert_close(added, torch.ones(1))
+
+
+def test_a_score_of_another_shape_or_a_negative_weight_is_refused():
+    trajectory = still(scene(EGO), steps=3)
+    reduced = Term("reduced", lambda given: given.states.speed_mps[:, :, 0].mean(1), 1.0)
+    with pytest.raises(ValueError, match=r"reduced: expected a cost \(batch, time\) of \(1, 3\), got \(1,\)"):
+        Energy(EnergyConfig(), [reduced]).terms(trajectory)
+    with pytest.raises(ValueError, match="mine"):
+        Term("mine", lambda given: None, -1.0)
+
+
+def test_the_model_s_energy_of_the_ego_scores_what_it_drives_and_passes_its_gradient():
+    torch.manual_seed(0)
+    model = WorldModel(WorldModelConfig(hidden=16, latent_process="autoregressive", decide_steps=2)).eval()
+    unlikely = Unlikely(ModelEnergy(model.requires_grad_(False)))
+    past = history_of(scene(EGO, (30, -4, 20)), 12)
+    ahead = still(scene(EGO, (30, -4, 20)), steps=15)  # everybody stops dead
+    assert unlikely(ahead) is None, "nobody can say without a past"
+    time = 0.1 * torch.arange(1, 16)
+    along = past.position_m[:, -1:] + torch.stack([20.0 * time, 0 * time], -1)[None, :, None]
+    onwards = replace(ahead.states, position_m=along)
+    calm, harsh = replace(ahead, states=onwards, past=past), replace(ahead, past=past)
+    costs_of_both = [unlikely(each) for each in (calm, harsh)]
+    assert costs_of_both[0].shape == (1, 15)
+    assert (costs_of_both[1].mean() > 10 * costs_of_both[0].mean()).all(), "an untrained model goes straight on"
+    position = onwards.position_m.clone().requires_grad_()
+    unlikely(replace(calm, states=replace(onwards, position_m=position))).sum().backward()
+    assert position.grad[:, :, 0].abs().sum() > 0

@@ -10,7 +10,7 @@ from traffic_scenes import history_of, platoon_store, scene
 
 from drivecast.worldmodel.energy.latent_rollout import stretches
 from drivecast.worldmodel.energy.model_energy import ModelEnergy
-from drivecast.worldmodel.energy.reconstruction_scale import ReconstructionScale
+from drivecast.worldmodel.energy.reconstruction_scale import ReconstructionScale, landmarks
 from drivecast.worldmodel.forecaster.forecast import forecast
 from drivecast.worldmodel.forecaster.loading import load_world_model
 from drivecast.worldmodel.forecaster.model import WorldModel, WorldModelConfig
@@ -225,3 +225,17 @@ def test_scales_go_on_growing_beyond_what_was_measured():
     along, left = scale.at(5, torch.zeros(()))
     torch.testing.assert_close(along, torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5]))
     torch.testing.assert_close(left, torch.full((5,), 0.1))
+
+
+def test_step_by_step_it_adds_up_to_the_energy_under_the_posterior_s_mean():
+    net, future = model(), driven(model(), steps=15)  # two stretches and a half
+    energy = ModelEnergy(net)
+    everybody_else = torch.tensor([[False, True, True, True]])
+    for who in (None, everybody_else):
+        means = energy.posterior_latents(PAST, ROAD, future, who).mean
+        whole = energy.energy(PAST, ROAD, future, means, who)
+        steps = energy.over_time(PAST, ROAD, future, who)
+        assert steps.shape == (1, 15, 4)
+        seconds = len(landmarks(15, 0.1)) * 0.2  # E counts whole landmarks
+        torch.testing.assert_close(steps.sum(1) * 0.1, whole * seconds)
+    assert bool((steps[:, :, 1:] == 0).all())
