@@ -146,7 +146,8 @@ class PolicyTrainer:
     def _step(self) -> dict[str, float]:
         self.optimisation.start_step()
         measures: dict[str, float] = {}
-        batches = self.rollouts.draw(self.config.batch, self.optimisation.batches)
+        batch = self.optimisation.crew.share(self.config.batch)
+        batches = self.rollouts.draw(batch, self.optimisation.batches)
         total = sum(starts.history.valid.shape[0] for starts in batches)
         for starts in batches:
             terms = self.energy.terms(self.unroll(starts.to(self.device), self.optimisation.noise))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drivecast.scripts.command.verb import Verb
+from drivecast.scripts.command.verb import VERBS, Verb
 from drivecast.scripts.tracking.console import Console
 from drivecast.scripts.tracking.journal import Entry
 from drivecast.scripts.tracking.provenance import code_tags, config_yaml, data_tags, flat_params, store_fingerprint
@@ -23,10 +23,25 @@ REFUSED = "REFUSED"  # no run at all
 
 
 def execute(verb: Verb, config: Any, tracking: TrackingConfig, console: Console | None = None) -> None:
-    """Run a verb with its config, recorded as `tracking` says."""
+    """Run a verb with its config, recorded as `tracking` says.
+
+    Of several processes that torchrun has started, the first alone holds the output, speaks and records.
+    """
     from drivecast.scripts.command.output import claimed
 
+    if _processes() > 1 and not verb.shared:
+        able = ", ".join(each.name for each in VERBS.values() if each.shared)
+        raise InputError(
+            f"{verb.name}: can't be shared by several processes; start it without torchrun (it is for {able})"
+        )
     module, _ = verb.load()
+    if not _leads():
+        with (
+            Path(os.devnull).open("w", encoding="utf-8") as nowhere,
+            recorded_run(verb.name, config, tracking, Console(nowhere), verb.output_is_folder) as run,
+        ):
+            module.run(config, run)
+        return
     console = console or Console()
     with claimed(verb, config) as config:
         if verb.tracked:
@@ -62,7 +77,7 @@ def recorded_run(
         "config": config_yaml(config),
         "start_ms": time.time_ns() // 1_000_000,
     }
-    if os.environ.get("RANK", "0") != "0":
+    if not _leads():
         run = JournalRun(console, None, begin)
     elif tracking.enabled:
         run = MlflowRun(console, folder, begin, MlflowServer(uri), run_id)
@@ -85,3 +100,12 @@ def recorded_run(
     finally:
         if status != REFUSED:
             run.finish(status)
+
+
+def _processes() -> int:
+    """That torchrun has started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _leads() -> bool:
+    return _processes() == 1 or os.environ.get("RANK", "0") == "0"

@@ -19,6 +19,7 @@ class Verb:
     output_is_folder: bool = True  # where metrics.jsonl goes
     tracked: bool = True  # as a run of MLflow
     preset: str | None = None  # of configs/, where no --config is given
+    shared: bool = False  # by processes that torchrun starts
     writes: str = ""  # kind of its output, which another output of the same kind may replace; none given: its name
 
     @property
@@ -41,12 +42,12 @@ VERBS = {
     for verb in (
         Verb("ingest", "Read recorded traffic (tidy tables, NGSIM files) into a store.", writes="store"),
         Verb("record", "Drive highway-env and write the traffic into a store.", writes="store"),
-        Verb("train-world-model", "Learn how traffic moves from the recordings of stores."),
+        Verb("train-world-model", "Learn how traffic moves from the recordings of stores.", shared=True),
         Verb("forecast", "Measure a world model's forecasts against constant velocity."),
         Verb(
             "surprise", "Find the moments of recordings that a world model finds most surprising.", positional=("data",)
         ),
-        Verb("train-policy", "Train a driver by backpropagating a cost through imagined futures."),
+        Verb("train-policy", "Train a driver by backpropagating a cost through imagined futures.", shared=True),
         Verb("train-oracle", "Train the same driver through the simulator itself, to compare with."),
         Verb("train-baseline", "Train Stable-Baselines3's PPO, DQN or TQC in the batched simulator, to compare with."),
         Verb("clone-policy", "Train a driver by imitating recorded vehicles, to compare with."),

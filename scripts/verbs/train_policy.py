@@ -69,7 +69,7 @@ def run(config: TrainPolicyConfig, run: Run) -> None:
     trainer = PolicyTrainer(rollouts, config.policy, config.training, output, config.seed, device, run.say)
     done = trainer.resume()  # refuses another run's output before anything in it is touched
     copy = output / "world-model.safetensors"
-    if source.resolve() != copy.resolve():
+    if source.resolve() != copy.resolve() and trainer.optimisation.crew.leads:
         with atomic_file(copy) as temporary:
             shutil.copyfile(source, temporary)
     train(trainer, done, run, "policy", config.name, ["energy", "proximity"], PANELS, [copy])

@@ -40,13 +40,16 @@ def train(
     Args:
         trainer: The training, resumed.
         done: Steps that were done before.
-        run: Told everything.
+        run: Told everything; by the leading process, where several train together.
         kind: What is trained, in words.
         name: Name under which the model is registered.
         shown: Measures that stand beside the progress.
         panels: Title and curves of each panel of the figure, see `Curves.draw`.
         companions: Files that the model needs beside it.
     """
+    if not trainer.optimisation.crew.leads:
+        trainer.train(lambda *_: None, lambda *_: None)
+        return
     steps, output = trainer.config.steps, Path(trainer.output)
     if done:
         run.say(f"resumed at step {done} of {steps}")

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.storage.checkpoint import load_training_state, save_model, save_training_state
 from drivecast.worldmodel.storage.interrupts import held_back
+from drivecast.worldmodel.training.crew import Crew
 
 Log = Callable[[int, Mapping[str, float]], None]
 LOG_EVERY = 10  # steps
+SEEDS_BETWEEN_PROCESSES = 1_000_003
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -64,7 +66,8 @@ class BestModel:
 class Optimisation:
     """One optimisation of one network, resumable at every checkpoint to the last bit.
 
-    The caller draws its batches with `batches` and all other noise with `noise`; both are resumed.
+    The caller draws its batches with `batches` and all other noise with `noise`; both are resumed. Where `torchrun` has
+    started several processes, each draws its share of a batch (`crew.share`) with generators of its own.
 
     Args:
         network: What is optimised, on its device.
@@ -76,6 +79,7 @@ class Optimisation:
         seed: Seed of the generators.
         warmup: Steps of the learning rate's linear warm-up.
         falls_from: Step from which the learning rate falls.
+        crew: The processes that train together.
     """
 
     network: nn.Module
@@ -87,15 +91,18 @@ class Optimisation:
     seed: int = 0
     warmup: int = 100
     falls_from: int = 100
+    crew: Crew = field(default_factory=Crew.launched)
     done_steps: int = field(default=0, init=False)
     best: float = field(default=math.inf, init=False)
     saved_at: int | None = field(default=None, init=False)  # step of the last checkpoint
 
     def __post_init__(self) -> None:
-        self.identity = json.loads(json.dumps(self.identity))  # so that it compares equal to what was stored
+        several = {"processes": self.crew.count} if self.crew.count > 1 else {}
+        self.identity = json.loads(json.dumps({**self.identity, **several}))  # compares equal to what was stored
         device = next(self.network.parameters()).device
-        self.batches = torch.Generator().manual_seed(self.seed)
-        self.noise = torch.Generator(device).manual_seed(self.seed + 1)
+        seed = self.seed + SEEDS_BETWEEN_PROCESSES * self.crew.rank
+        self.batches = torch.Generator().manual_seed(seed)
+        self.noise = torch.Generator(device).manual_seed(seed + 1)
 
     def train(
         self,
@@ -115,7 +122,7 @@ class Optimisation:
             on_step: Told the measures of each step.
 
         Asked to end (Ctrl-C, or a signal that raises `KeyboardInterrupt`), it ends its step and writes a checkpoint
-        first; asked a second time, it ends at once.
+        first; asked a second time, it ends at once. Of several processes all end with the one that is asked.
 
         Raises `InputError` where there is no room left for what is written, `FloatingPointError` where a loss is not
         finite; the last checkpoint stands.
@@ -124,9 +131,11 @@ class Optimisation:
             with held_back() as interrupts:
                 while self.done_steps < self.schedule.steps:
                     self._advance(step, validate, split, log, on_step)
-                    if interrupts.waiting and self.saved_at != self.done_steps:
-                        self.save_state()
-                    interrupts.deliver()
+                    if self.crew.any(interrupts.waiting):
+                        if self.saved_at != self.done_steps:
+                            self.save_state()
+                        interrupts.deliver()
+                        raise KeyboardInterrupt
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
@@ -145,12 +154,12 @@ class Optimisation:
         on_step: Log,
     ) -> None:
         """One step, with the validation and the checkpoint that are due after it: then everything is consistent."""
-        measures = step()
+        measures = self.crew.average(step())
         self.done_steps += 1
         on_step(self.done_steps, measures)
         if self.done_steps % LOG_EVERY == 0:
             log(self.done_steps, {f"train/{name}": value for name, value in measures.items()})
-        if self._is_due(self.schedule.validate_every):
+        if self._is_due(self.schedule.validate_every) and self.crew.leads:
             validation, score = validate()
             log(self.done_steps, {f"{split}/{name}": value for name, value in validation.items()})
             self._keep_if_best(validation, score)
@@ -181,6 +190,7 @@ class Optimisation:
 
     def finish_step(self) -> float:
         """Move by the clipped gradient; returns its norm before. One that isn't finite loses its turn, not the run."""
+        self.crew.average_gradients(self.network.parameters())
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.gradient_clip)
         if torch.isfinite(norm):
             self.optimizer.step()
@@ -195,16 +205,18 @@ class Optimisation:
 
     def save_state(self) -> None:
         """Write all that `resume` needs, atomically."""
-        save_training_state(
-            self.state_path,
-            config=self.identity,
-            network=self.network.state_dict(),
-            optimizer=self.optimizer.state_dict(),
-            batches=self.batches.get_state(),
-            noise=self.noise.get_state(),
-            done_steps=self.done_steps,
-            best=self.best,
-        )
+        batches, noise = self.crew.gather(self.batches.get_state()), self.crew.gather(self.noise.get_state())
+        if self.crew.leads:
+            save_training_state(
+                self.state_path,
+                config=self.identity,
+                network=self.network.state_dict(),
+                optimizer=self.optimizer.state_dict(),
+                batches=batches,
+                noise=noise,
+                done_steps=self.done_steps,
+                best=self.best,
+            )
         self.saved_at = self.done_steps
 
     def resume(self) -> int:
@@ -213,13 +225,14 @@ class Optimisation:
             return 0
         state = load_training_state(self.state_path)
         if state["config"] != self.identity:
+            others = "" if state["config"].get("processes", 1) == self.crew.count else " or another number of processes"
             raise InputError(
-                f"{self.state_path}: belongs to a run with other settings; choose another --output or delete it"
+                f"{self.state_path}: belongs to a run with other settings{others}; choose another --output or delete it"
             )
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.batches.set_state(state["batches"])
-        self.noise.set_state(state["noise"])
+        self.batches.set_state(self.crew.own(state["batches"]))
+        self.noise.set_state(self.crew.own(state["noise"]))
         self.done_steps, self.best = state["done_steps"], state["best"]
         self.saved_at = self.done_steps
         return self.done_steps

@@ -141,7 +141,7 @@ class WorldModelTrainer:
     def train(self, log: Log, on_step: Log = lambda *_: None) -> Path:
         """Train to `config.steps`; returns the path of the best model. Resumes where `resume()` left it."""
         path = self.optimisation.train(self._step, self._validate, self.validated_on, log, on_step)
-        if self.config.calibrate and self.model.latent_dims:
+        if self.config.calibrate and self.model.latent_dims and self.optimisation.crew.leads:
             self._calibrate(path, log)
         return path
 
@@ -168,8 +168,9 @@ class WorldModelTrainer:
         kl_weight = config.objective.kl_weight * min(step / max(config.kl_warmup_share * config.steps, 1.0), 1.0)
         self.optimisation.start_step()
         measures: dict[str, float] = {}
-        for window in self.training_windows.draw(config.batch, self.optimisation.batches):
-            share = window.history.valid.shape[0] / config.batch
+        batch = self.optimisation.crew.share(config.batch)
+        for window in self.training_windows.draw(batch, self.optimisation.batches):
+            share = window.history.valid.shape[0] / batch
             loss = self._loss(window, horizon, kl_weight)
             self.optimisation.descend(loss.total * share, where=f"on frames {window.frame.tolist()}")
             for name, value in (

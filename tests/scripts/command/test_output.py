@@ -254,3 +254,10 @@ def test_files_named_like_ours_are_not_taken_for_ours(tmp_path):
     assert "'metrics.jsonl'" in refused(tmp_path, *drive)
     (tmp_path / ".new.lock").write_text("mine")
     assert "is in the place of a lock" in refused(tmp_path, *RECORD, "--output", "new", *OFF)
+
+
+def test_a_verb_that_processes_can_t_share_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "start it without torchrun (it is for train-world-model, train-policy)" in refused(
+        tmp_path, *RECORD, "--output", "new", *OFF
+    )
