@@ -21,7 +21,8 @@ from drivecast.worldmodel.storage.lock import held_for_writing
 MARK = ".drivecast.json"  # in a folder: which verb's output it is
 STORE = "store"
 LONGEST_NAME = 200  # bytes; names of locks and of what is not yet whole are longer
-INPUTS = ("data", "input", "world_model", "model", "driver", "episode")  # fields that name what a verb reads
+# fields that name what a verb reads
+INPUTS = ("data", "input", "world_model", "model", "start_from", "driver", "episode")
 LEFT_HALF = re.compile(r"\..+\.[0-9a-f]{8}\.part")  # by a killed `atomic_file`
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from drivecast.scripts.command.device import available_device
 from drivecast.scripts.tracking.run import Run
 from drivecast.scripts.verbs.training import train
+from drivecast.worldmodel.forecaster.loading import load_world_model
 from drivecast.worldmodel.forecaster.model import WorldModelConfig
 from drivecast.worldmodel.recordings.store import WindowStore
 from drivecast.worldmodel.training.trainer import WorldModelTrainer, WorldModelTrainingConfig
@@ -44,7 +45,9 @@ class TrainWorldModelConfig:
         output: Folder of the model.
         seed: Seed of weights, batches and latents.
         device: `cpu`, or `cuda` where there is one.
-        model: Architecture.
+        model: Architecture; of a model that is started from, its own counts.
+        start_from: World model to go on from, on other data: its file, its folder, pretrained:us101,
+            pretrained:highway, or models:/NAME/VERSION of the registry. Empty: from random weights.
         training: Training settings.
         name: Name under which the model is registered.
     """
@@ -54,6 +57,7 @@ class TrainWorldModelConfig:
     seed: int = 0
     device: str = "cpu"
     model: WorldModelConfig = field(default_factory=WorldModelConfig)
+    start_from: str = ""
     training: WorldModelTrainingConfig = field(default_factory=WorldModelTrainingConfig)
     name: str = "world-model"
 
@@ -62,7 +66,14 @@ def run(config: TrainWorldModelConfig, run: Run) -> None:
     """Train, report and register."""
     device = available_device(config.device)
     stores = [WindowStore.open(folder) for folder in config.data]
-    trainer = WorldModelTrainer(config.model, config.training, stores, config.output, config.seed, device)
+    architecture, start = config.model, None
+    if config.start_from:
+        from drivecast.scripts.driving.registry import resolve_model
+
+        start = load_world_model(resolve_model(config.start_from))
+        # it was calibrated for other data
+        architecture = replace(start.config, temperature=config.model.temperature)
+    trainer = WorldModelTrainer(architecture, config.training, stores, config.output, config.seed, device, start)
     done = trainer.resume()
     parameters = sum(parameter.numel() for parameter in trainer.network.parameters())
     rows = sum(len(rows) for rows in trainer.training_windows.rows)

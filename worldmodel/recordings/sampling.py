@@ -13,6 +13,8 @@ from drivecast.worldmodel.recordings.window import Window
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState
 
+EVENT_S, EVENTFUL = 3.0, 0.05
+
 
 @dataclass(frozen=True)
 class WindowRequest:
@@ -37,6 +39,7 @@ class WindowSampler:
         split: Of the stores, see `WindowStore.rows`.
         request: What a batch looks like.
         rows: Of each store, those whose vehicles may be egos. None: all with a whole future.
+        eventful_share: Share of the windows whose ego is about to do something rare, see `eventful_rows`.
     """
 
     def __init__(
@@ -45,8 +48,9 @@ class WindowSampler:
         split: str,
         request: WindowRequest,
         rows: Sequence[torch.Tensor] | None = None,
+        eventful_share: float = 0.0,
     ) -> None:
-        self.stores, self.request = list(stores), request
+        self.stores, self.request, self.eventful_share = list(stores), request, eventful_share
         if rows is None:
             rows = [store.rows(split, 1, request.future_steps) for store in self.stores]
         self.rows = list(rows)
@@ -55,6 +59,10 @@ class WindowSampler:
                 f"split '{split}' holds no track of {request.future_steps + 1} steps; "
                 "record longer or ask for a shorter horizon"
             )
+        self.eventful = [
+            eventful_rows(store, rows, request.future_steps) if eventful_share else rows[:0]
+            for store, rows in zip(self.stores, self.rows, strict=True)
+        ]
 
     def draw(self, batch: int, generator: torch.Generator) -> list[Window]:
         """`batch` windows whose ego's future is whole, as one Window per store that was drawn from.
@@ -65,21 +73,48 @@ class WindowSampler:
 
     def draw_by_store(self, batch: int, generator: torch.Generator) -> list[tuple[WindowStore, Window]]:
         """The same, with the store of each Window."""
-        sizes = torch.tensor([len(rows) for rows in self.rows])
-        picks = torch.randint(int(sizes.sum()), (batch,), generator=generator)
-        owner = torch.bucketize(picks, sizes.cumsum(0), right=True)
-        starts = sizes.cumsum(0) - sizes
-        windows = []
-        for number, store in enumerate(self.stores):
-            chosen = picks[owner == number] - starts[number]
-            if len(chosen):
-                rows = self.rows[number][chosen]
-                request = self.request
+        return [(store, window) for store, window, _ in self.draw_marked(batch, generator)]
+
+    def draw_marked(self, batch: int, generator: torch.Generator) -> list[tuple[WindowStore, Window, torch.Tensor]]:
+        """The same, and which windows were drawn because of what their ego is about to do, bool `(B,)`."""
+        rare = round(batch * self.eventful_share) if sum(map(len, self.eventful)) else 0
+        usual = _picked(self.rows, batch - rare, generator)
+        chosen = [(rows, torch.zeros(len(rows), dtype=torch.bool)) for rows in usual]
+        if rare:
+            eventful = _picked(self.eventful, rare, generator)
+            chosen = [
+                (torch.cat([rows, more]), torch.cat([marks, torch.ones(len(more), dtype=torch.bool)]))
+                for (rows, marks), more in zip(chosen, eventful, strict=True)
+            ]
+        windows, request = [], self.request
+        for store, (rows, marks) in zip(self.stores, chosen, strict=True):
+            if len(rows):
                 window = store.window(
                     store.frame_of(rows), request.history_steps, request.future_steps, request.max_agents, rows
                 )
-                windows.append((store, window))
+                windows.append((store, window, marks))
         return windows
+
+
+def _picked(rows: Sequence[torch.Tensor], count: int, generator: torch.Generator) -> list[torch.Tensor]:
+    """`count` of all rows, evenly; those of each store."""
+    sizes = torch.tensor([len(each) for each in rows])
+    picks = torch.randint(int(sizes.sum()), (count,), generator=generator)
+    owner = torch.bucketize(picks, sizes.cumsum(0), right=True)
+    starts = sizes.cumsum(0) - sizes
+    return [each[picks[owner == number] - starts[number]] for number, each in enumerate(rows)]
+
+
+def eventful_rows(store: WindowStore, rows: torch.Tensor, future_steps: int) -> torch.Tensor:
+    """Those of `rows` whose vehicle does what few do within 3 s (or `future_steps`): some of them twice.
+
+    The 5 % that fall back furthest behind straight on at their present speed, those that brake; and the 5 % that come
+    furthest off that line to a side, those that change lane (or go round a bend).
+    """
+    steps = min(round(EVENT_S / store.dt_s), future_steps)
+    along, left = store.off_constant_velocity_m(rows, steps)
+    most = max(round(EVENTFUL * len(rows)), 1)
+    return torch.cat([rows[(-along).topk(most).indices], rows[left.abs().topk(most).indices]])
 
 
 def mirrored(state: TrafficState) -> TrafficState:

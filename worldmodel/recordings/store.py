@@ -17,7 +17,7 @@ from drivecast.worldmodel.recordings.split import check_split
 from drivecast.worldmodel.recordings.store_reader import StoredFiles, read_store
 from drivecast.worldmodel.recordings.window import RecordedScene, Window
 from drivecast.worldmodel.scene.road import Road
-from drivecast.worldmodel.scene.traffic import TrafficState
+from drivecast.worldmodel.scene.traffic import TrafficState, along_and_left
 
 
 class WindowStore:
@@ -124,6 +124,17 @@ class WindowStore:
         speed = rows.state[:, 3]
         top = speed.new_zeros(int(track[-1]) + 1).scatter_reduce(0, track, speed, "amax")
         return top[track][rows.slot]
+
+    def off_constant_velocity_m(self, row: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+        """How far each row's vehicle is, `steps` later, from straight on at its present speed: along, to the left.
+
+        `(row,)` each, in m; only of rows whose track lasts so long.
+        """
+        rows = self._rows
+        now, then = rows.state[rows.slot[row]], rows.state[rows.slot[row] + steps]
+        direction = torch.stack([now[:, 2].cos(), now[:, 2].sin()], -1)
+        along, left = along_and_left(then[:, :2] - now[:, :2], direction)
+        return along - now[:, 3] * steps * self.dt_s, left
 
     def time_s(self, frame: Tensor) -> Tensor:
         """Time of global frames in their recording's own clock, s (float64)."""

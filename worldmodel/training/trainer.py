@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.model import MODEL_KIND, WorldModel, WorldModelConfig
@@ -21,7 +22,7 @@ from drivecast.worldmodel.recordings.sampling import (
 )
 from drivecast.worldmodel.recordings.store import WindowStore
 from drivecast.worldmodel.recordings.window import Window
-from drivecast.worldmodel.storage.checkpoint import load_model, save_model
+from drivecast.worldmodel.storage.checkpoint import load_model, save_model, weights_digest
 from drivecast.worldmodel.training.calibration import coverage_gaps, shrunk
 from drivecast.worldmodel.training.diagnostics import diagnose
 from drivecast.worldmodel.training.objective import Loss, ObjectiveConfig, loss_of_rollout
@@ -41,6 +42,9 @@ class WorldModelTrainingConfig:
         horizon_steps: Steps that are unrolled.
         first_horizon_steps: Steps unrolled at the start; the horizon grows to `horizon_steps` over the first half.
         ego_known_share: Share of windows whose ego's motion is known; in the others every vehicle is predicted.
+        eventful_share: Share of windows whose ego brakes or changes lane as few do (`eventful_rows`). Its motion is
+            known there, so that others learn to answer what is rare, and nobody learns that it is not. At most
+            `ego_known_share`, of which they are a part.
         mirror: Exchange left and right in half the batches.
         scale: Each window's lengths and speeds, the road's with them, are multiplied by a factor of up to 1 + `scale`
             or divided by it: whoever follows at two seconds does so at any size of the world. 0: not at all.
@@ -63,6 +67,7 @@ class WorldModelTrainingConfig:
     horizon_steps: int = 30
     first_horizon_steps: int = 10
     ego_known_share: float = 0.5
+    eventful_share: float = 0.0
     mirror: bool = True
     scale: float = 0.0
     learning_rate: float = 2e-3
@@ -84,6 +89,9 @@ class WorldModelTrainingConfig:
         for name in ("ego_known_share", "kl_warmup_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
+        if not 0.0 <= self.eventful_share <= self.ego_known_share:
+            known = self.ego_known_share
+            raise ValueError(f"eventful_share must lie in [0, ego_known_share = {known}], not {self.eventful_share}")
         if self.scale < 0.0:
             raise ValueError(f"scale must not be negative, not {self.scale}")
         if self.learning_rate <= 0.0 or self.gradient_clip <= 0.0:
@@ -101,6 +109,7 @@ class WorldModelTrainer:
         output: Folder of `world-model.safetensors` (the best so far in validation) and `training-state.pt`.
         seed: Seed of the weights, the batches and the latents.
         device: Device to train on.
+        start_from: A model of this architecture whose weights it starts from; None: random ones.
     """
 
     model: WorldModelConfig
@@ -109,6 +118,7 @@ class WorldModelTrainer:
     output: Path
     seed: int = 0
     device: str = "cpu"
+    start_from: WorldModel | None = None
 
     def __post_init__(self) -> None:
         for store in self.stores:
@@ -118,18 +128,22 @@ class WorldModelTrainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.network = WorldModel(self.model).to(self.device)
+        started = {}
+        if self.start_from is not None:
+            self.network.load_state_dict(self.start_from.state_dict())
+            started = {"start_from": weights_digest(self.start_from)}
         data = [store.fingerprint for store in self.stores]
         self.optimisation = Optimisation(
             self.network,
             torch.optim.AdamW(self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay),
             config,
-            BestModel(output / "world-model.safetensors", MODEL_KIND, self.model, {"data": data}),
+            BestModel(output / "world-model.safetensors", MODEL_KIND, self.model, {"data": data, **started}),
             output / "training-state.pt",
-            {"model": asdict(self.model), "training": asdict(config), "seed": self.seed, "data": data},
+            {"model": asdict(self.model), "training": asdict(config), "seed": self.seed, "data": data, **started},
             self.seed,
         )
         request = WindowRequest(config.history_steps, config.horizon_steps, config.max_agents)
-        self.training_windows = WindowSampler(self.stores, "train", request)
+        self.training_windows = WindowSampler(self.stores, "train", request, eventful_share=config.eventful_share)
         has_validation = any(len(store.rows("val", 1, config.horizon_steps)) for store in self.stores)
         self.validated_on = "val" if has_validation else "train"
         self.validation_windows = WindowSampler(self.stores, self.validated_on, request)
@@ -169,9 +183,9 @@ class WorldModelTrainer:
         self.optimisation.start_step()
         measures: dict[str, float] = {}
         batch = self.optimisation.crew.share(config.batch)
-        for window in self.training_windows.draw(batch, self.optimisation.batches):
+        for _, window, eventful in self.training_windows.draw_marked(batch, self.optimisation.batches):
             share = window.history.valid.shape[0] / batch
-            loss = self._loss(window, horizon, kl_weight)
+            loss = self._loss(window, eventful, horizon, kl_weight)
             self.optimisation.descend(loss.total * share, where=f"on frames {window.frame.tolist()}")
             for name, value in (
                 ("loss", loss.total),
@@ -184,7 +198,7 @@ class WorldModelTrainer:
                 measures[name] = measures.get(name, 0.0) + share * value.item()
         return measures | {"gradient_norm": self.optimisation.finish_step()}
 
-    def _loss(self, window: Window, horizon: int, kl_weight: float) -> Loss:
+    def _loss(self, window: Window, eventful: Tensor, horizon: int, kl_weight: float) -> Loss:
         config, batches = self.config, self.optimisation.batches
         history, future, road = window.history, window.future[:, :horizon], window.road
         history = with_short_histories(history, batches)
@@ -195,7 +209,9 @@ class WorldModelTrainer:
             factor = (1.0 + config.scale) ** exponent
             history, future, road = scaled(history, factor), scaled(future, factor), scaled_road(road, factor)
         who = torch.zeros_like(history.valid[:, -1])
-        who[:, 0] = torch.rand(len(who), generator=batches) < config.ego_known_share
+        # of the other windows, so many that `ego_known_share` of all are known
+        share = (config.ego_known_share - config.eventful_share) / max(1.0 - config.eventful_share, 1e-9)
+        who[:, 0] = eventful | (torch.rand(len(who), generator=batches) < share)
         counted = torch.arange(who.shape[1]) < config.scored_agents
         history, future, road = history.to(self.device), future.to(self.device), road.to(self.device)
         who, counted = who.to(self.device), counted.expand_as(who).to(self.device)

@@ -2,11 +2,23 @@
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
 from traffic_scenes import platoon_store
 
 from drivecast.worldmodel.forecaster.model import WorldModelConfig
-from drivecast.worldmodel.recordings.sampling import WindowRequest, WindowSampler, scaled, scaled_road
+from drivecast.worldmodel.recordings.lane import Lane
+from drivecast.worldmodel.recordings.recording import Recording
+from drivecast.worldmodel.recordings.sampling import (
+    WindowRequest,
+    WindowSampler,
+    eventful_rows,
+    scaled,
+    scaled_road,
+)
+from drivecast.worldmodel.recordings.store import WindowStore
+from drivecast.worldmodel.recordings.store_writer import write_store
 from drivecast.worldmodel.scene.neighbours import find_neighbours
 from drivecast.worldmodel.training.trainer import WorldModelTrainer, WorldModelTrainingConfig
 
@@ -47,3 +59,46 @@ def test_training_in_scaled_worlds_learns_something_else(tmp_path: Path):
     assert torch.isfinite(torch.stack(weights)).all()
     assert not torch.equal(weights[0], weights[1])
     assert torch.equal(weights[1], weights[2])
+
+
+def some_do_what_few_do(folder: Path) -> WindowStore:
+    """Twenty recordings of one car at 20 m/s: in the first it brakes from 2 s on, in the second it moves 3 m aside."""
+    time = 0.1 * np.arange(80)
+    late = np.clip(time - 2.0, 0.0, None)
+    recordings = []
+    for number in range(20):
+        braking = 4.0 * late * (number == 0)
+        speed = (20.0 - braking).clip(0.0)
+        x = 20.0 * time - 0.5 * braking.clip(0.0, 20.0) * late
+        y = 3.0 * np.clip(late / 3.0, 0.0, 1.0) * (number == 1)
+        columns = {"time_s": time, "x_m": x, "y_m": y, "speed_mps": speed, "accel_mps2": 0.0, "heading_rad": 0.0}
+        table = pd.DataFrame(
+            {"vehicle_id": 1, **columns, "length_m": 5.0, "width_m": 2.0, "class": "car", "lane_id": 1}
+        )
+        lane = Lane(1, np.array([[0.0, 0.0], [1000.0, 0.0]]), np.array([4.0, 4.0]))
+        recordings.append(Recording(f"r{number:02d}", table, (lane,)))
+    splits = {"train": [each.name for each in recordings], "val": [], "test": []}
+    write_store(folder, iter(recordings), splits=splits)
+    return WindowStore.open(folder)
+
+
+def test_eventful_windows_are_those_of_who_brakes_or_changes_lane(tmp_path: Path):
+    store = some_do_what_few_do(tmp_path / "store")
+    rows = store.rows("all", 1, 30)
+    names = [store.recordings[number] for number in store.recording_of(eventful_rows(store, rows, 30)).tolist()]
+    assert len(names) == 2 * round(0.05 * len(rows))
+    assert set(names[: len(names) // 2]) == {"r00"}
+    assert set(names[len(names) // 2 :]) == {"r01"}
+
+
+def test_so_many_windows_are_eventful_as_is_asked_and_their_egos_are_known(tmp_path: Path):
+    store = some_do_what_few_do(tmp_path / "store")
+    sampler = WindowSampler([store, store], "all", WindowRequest(3, 30, 4), eventful_share=0.25)
+    drawn = sampler.draw_marked(40, torch.Generator().manual_seed(0))
+    assert sum(len(marks) for *_, marks in drawn) == 40
+    assert sum(int(marks.sum()) for *_, marks in drawn) == 10
+    for _, window, marks in drawn:
+        names = {store.recordings[number] for number in window.recording[marks].tolist()}
+        assert names <= {"r00", "r01"}
+    without = WindowSampler([store], "all", WindowRequest(3, 30, 4))
+    assert not torch.cat([marks for *_, marks in without.draw_marked(40, torch.Generator().manual_seed(0))]).any()

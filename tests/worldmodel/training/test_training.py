@@ -13,10 +13,10 @@ from traffic_scenes import platoon_store
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.evaluation.forecasts import ForecastEvaluationConfig, evaluate_forecasts
 from drivecast.worldmodel.forecaster.loading import load_world_model
-from drivecast.worldmodel.forecaster.model import WorldModelConfig
+from drivecast.worldmodel.forecaster.model import MODEL_KIND, WorldModelConfig
 from drivecast.worldmodel.forecaster.sampler import ModelSampler
-from drivecast.worldmodel.storage.checkpoint import load_model
-from drivecast.worldmodel.training.objective import ObjectiveConfig
+from drivecast.worldmodel.storage.checkpoint import load_model, weights_digest
+from drivecast.worldmodel.training.objective import ObjectiveConfig, loss_of_rollout
 from drivecast.worldmodel.training.optimisation import learning_rate_share
 from drivecast.worldmodel.training.trainer import WorldModelTrainer, WorldModelTrainingConfig
 
@@ -183,3 +183,33 @@ def test_variants_train(store, tmp_path, variant, latent_dims):
     model = replace(SMALL, latent_dims=latent_dims, prior="learned", latent_process="independent")
     path = trainer(store, tmp_path, config, model).train(lambda step, values: None)
     assert load_world_model(path).config.latent_dims == latent_dims
+
+
+def test_a_training_goes_on_from_another_model_s_weights(store, tmp_path):
+    first = trainer(store, tmp_path / "first")
+    first.train(lambda *_: None)
+    other = load_world_model(tmp_path / "first")
+    second = WorldModelTrainer(other.config, SHORT, [store], tmp_path / "second", 5, start_from=other)
+    for name, weights in other.state_dict().items():
+        assert torch.equal(second.network.state_dict()[name], weights)
+    second.train(lambda *_: None)
+    assert load_model(tmp_path / "second", MODEL_KIND).extra["start_from"] == weights_digest(other)
+    with pytest.raises(InputError, match="other settings"):
+        trainer(store, tmp_path / "second", seed=5).resume()
+
+
+def test_the_egos_of_eventful_windows_are_known(store, tmp_path, monkeypatch):
+    config = replace(SHORT, batch=16, ego_known_share=0.25, eventful_share=0.25)
+    known = []
+
+    def noted(network, history, future, road, who, *given, **more):
+        known.append(who[:, 0])
+        return loss_of_rollout(network, history, future, road, who, *given, **more)
+
+    monkeypatch.setattr("drivecast.worldmodel.training.trainer.loss_of_rollout", noted)
+    made = trainer(store, tmp_path, config)
+    made._step()
+    (who,) = known
+    assert who.tolist() == [False] * 12 + [True] * 4
+    with pytest.raises(ValueError, match="eventful_share must lie in"):
+        replace(SHORT, ego_known_share=0.25, eventful_share=0.5)
