@@ -10,6 +10,8 @@ import pytest
 from traffic_scenes import platoon_store
 
 from drivecast.scripts.command.cli import main
+from drivecast.worldmodel.forecaster.model import MODEL_KIND
+from drivecast.worldmodel.storage.checkpoint import load_model
 
 WORLD_MODEL = ["--model.hidden", "16", "--training.steps", "4", "--training.batch", "2", "--training.max_agents", "6"]
 WORLD_MODEL += ["--training.history_steps", "4", "--training.horizon_steps", "8", "--training.validation_windows", "4"]
@@ -59,6 +61,17 @@ def test_a_training_that_is_interrupted_says_where_it_goes_on(trained, tmp_path,
     assert "stopped; the same command goes on at step 2 of 9" in capsys.readouterr().out
     assert main(["train-policy", *options]) == 0
     assert "resumed at step 2 of 9" in capsys.readouterr().out
+
+
+def test_a_world_model_goes_on_from_one_that_comes_with_drivecast(trained, tmp_path):
+    _, data, off = trained
+    options = [*WORLD_MODEL, "--training.eventful_share", "0.25", *data, *off]
+    assert (
+        main(["train-world-model", "--start-from", "pretrained:us101", *options, "--output", str(tmp_path / "wm")]) == 0
+    )
+    config = load_model(tmp_path / "wm", MODEL_KIND).config
+    assert config["hidden"] == 32, "the architecture is that of the model, not of --model.hidden"
+    assert config["temperature"] == 1.0
 
 
 def test_forecast_writes_the_promised_fields(trained):
