@@ -1,7 +1,8 @@
 """Compares forecasters on the same windows: `... tools.compare_forecasters --data DIR --model NAME=PATH ...`.
 
 Beside the world models stand constant velocity and fitted IDM, each with normal noise fitted to its errors on the
-train split; a model named `noise:NAME=PATH` is used for its single guess, with noise fitted the same way. Prints CRPS,
+train split; a model named `noise:NAME=PATH` is used for its single guess, with noise fitted the same way, and one named
+`alone:NAME=PATH` is shown each vehicle by itself. Prints CRPS,
 energy score and calibration, and the differences to the first model, paired over scenes: 95 % intervals by a bootstrap
 of blocks of 2 s of a recording, since scenes that follow each other are alike. Writes OUTPUT, a JSON of all results.
 """
@@ -19,7 +20,7 @@ import numpy as np
 
 from drivecast.envs.behaviour.fitted_drivers import FittedDrivers
 from drivecast.envs.behaviour.idm_forecast import idm_forecast
-from drivecast.worldmodel.evaluation.baselines import FittedNoise, constant_velocity_guess
+from drivecast.worldmodel.evaluation.baselines import Alone, FittedNoise, constant_velocity_guess
 from drivecast.worldmodel.evaluation.forecasts import ForecastEvaluationConfig, ForecastTally, tally_forecasts
 from drivecast.worldmodel.forecaster.loading import load_world_model
 from drivecast.worldmodel.forecaster.sampler import ModelSampler, Sampler
@@ -53,8 +54,11 @@ def samplers(models: list[str], store: WindowStore) -> dict[str, Sampler]:
     for text in models:
         name, _, path = text.partition("=")
         model = ModelSampler(load_world_model(path))
-        plain = name.removeprefix("noise:")
-        made[plain] = FittedNoise.fitted(model.likeliest, store) if name != plain else model
+        kind, _, plain = name.rpartition(":")
+        if kind == "noise":
+            made[plain] = FittedNoise.fitted(model.likeliest, store)
+        else:
+            made[plain] = Alone(model) if kind == "alone" else model
     made["constant velocity + noise"] = FittedNoise.fitted(constant_velocity_guess(store.dt_s), store)
     made["IDM + noise"] = FittedNoise.fitted(partial(idm_forecast, FittedDrivers.named("fitted-us101")), store)
     return made
@@ -64,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="recording store")
     parser.add_argument("--split", default="test", help="which recordings are forecast")
-    parser.add_argument("--model", action="append", default=[], help="NAME=PATH or noise:NAME=PATH, as often as needed")
+    parser.add_argument("--model", action="append", default=[], help="[noise:|alone:]NAME=PATH, as often as needed")
     parser.add_argument("--stride", type=int, default=3, help="steps between scenes")
     parser.add_argument("--samples", type=int, default=20, help="futures of a scene")
     parser.add_argument("--output", type=Path, required=True, help="JSON file of the results")

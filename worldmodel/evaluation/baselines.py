@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from drivecast.worldmodel.evaluation.forecasts import HISTORY_S, HORIZONS_S, constant_velocity_of_history
+from drivecast.worldmodel.forecaster.sampler import Sampler
 from drivecast.worldmodel.recordings.store import WindowStore
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState, along_and_left
@@ -65,6 +66,38 @@ class FittedNoise:
         left = torch.stack([-direction[..., 1], direction[..., 0]], -1)
         many = guess.map(lambda tensor: tensor[:, None].expand(-1, samples, *tensor.shape[1:]))
         return replace(many, position_m=many.position_m + noise[..., :1] * direction + noise[..., 1:] * left)
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A forecaster that is shown each vehicle by itself: by how much it gets worse is what the others tell it.
+
+    Args:
+        sampler: The forecaster.
+    """
+
+    sampler: Sampler
+
+    def likeliest(self, history: TrafficState, road: Road, steps: int) -> TrafficState:
+        """The single guess for each vehicle."""
+        found = self.sampler.likeliest(*self._each(history, road), steps)
+        scenes = history.valid.shape[0], history.valid.shape[2]
+        return found.map(lambda tensor: tensor[:, :, 0].unflatten(0, scenes).movedim(1, 2))
+
+    def sample(
+        self, history: TrafficState, road: Road, samples: int, steps: int, generator: torch.Generator | None = None
+    ) -> TrafficState:
+        """Futures of each vehicle, drawn independently."""
+        found = self.sampler.sample(*self._each(history, road), samples, steps, generator)
+        scenes = history.valid.shape[0], history.valid.shape[2]
+        return found.map(lambda tensor: tensor[:, :, :, 0].unflatten(0, scenes).movedim(1, 3))
+
+    @staticmethod
+    def _each(history: TrafficState, road: Road) -> tuple[TrafficState, Road]:
+        """A scene of one for each vehicle."""
+        batch, _, agents = history.valid.shape
+        single = history.map(lambda tensor: tensor.movedim(2, 1).flatten(0, 1)[:, :, None])
+        return single, road[torch.arange(batch, device=history.valid.device).repeat_interleave(agents)]
 
 
 def constant_velocity_guess(dt_s: float) -> Guess:
