@@ -17,7 +17,7 @@ from drivecast.envs.recording.cast import VARIED_PARAMETERS, Cast, Whims
 from drivecast.worldmodel.scene.kinematics import within_limits
 from drivecast.worldmodel.scene.traffic import Controls, with_ego
 
-MOBIL_BEHAVIOURS = ("idm", "idm-any-speed", "tailgater", "sudden-braking")  # the others change lane as they like
+MOBIL_BEHAVIOURS = ("idm", "idm-any-speed", "tailgater", "sudden-braking", "bully")  # others change lane as they like
 EGO_PARAMETERS = ("least_gain_mps2", "most_imposed_mps2")  # differ from highway-env's for some egos only
 
 

@@ -18,7 +18,9 @@ BEHAVIOURS = {
     "noise": 0.2,  # acceleration and place in the lane wander, looks at nobody
     "sudden-braking": 0.1,  # IDM that brakes hard now and then, for no reason
     "lane-changer": 0.15,  # IDM that changes lane at random, looks at nobody there
+    "bully": 0.0,  # a tailgater that brakes hard now and then; only where it is asked for
 }
+TAILGATERS, BRAKERS = ("tailgater", "bully"), ("sudden-braking", "bully")
 ROAMING_PER_S = {"lane-changer": 0.35, "noise": 0.15}  # lane changes begun for no reason
 BRAKING_PER_S = 0.2
 CAR_LENGTH_M = 5.0
@@ -51,6 +53,7 @@ class RecordingPlan:
         speed_scale: Range of the factor on the other cars' initial and desired speeds, one per episode.
         desired_speed_mps: Range of the speed that egos want, m/s.
         dt_s: Time step, s.
+        behaviour: Of all egos, one of `BEHAVIOURS`; empty: drawn for each episode.
     """
 
     environment: str
@@ -62,6 +65,7 @@ class RecordingPlan:
     speed_scale: tuple[float, float]
     desired_speed_mps: tuple[float, float]
     dt_s: float = 0.1
+    behaviour: str = ""
 
     @property
     def steps(self) -> int:
@@ -144,11 +148,13 @@ def draw_setting(plan: RecordingPlan, draw: np.random.Generator) -> Setting:
     scenario = HighwayScenario(plan.environment, duration_s=plan.duration_s, dt_s=plan.dt_s)
     if plan.environment.startswith(COUNTED):
         scenario = replace(scenario, vehicles=vehicles, lanes=lanes)
+    seed = int(draw.integers(2**31))
+    behaviour = str(draw.choice(list(BEHAVIOURS), p=np.array(list(BEHAVIOURS.values()))))
     return Setting(
         scenario,
         density if plan.environment.startswith("highway") else None,
-        seed=int(draw.integers(2**31)),
-        behaviour=str(draw.choice(list(BEHAVIOURS), p=np.array(list(BEHAVIOURS.values())))),
+        seed=seed,
+        behaviour=plan.behaviour or behaviour,
     )
 
 
@@ -166,7 +172,7 @@ def draw_cast(plan: RecordingPlan, behaviour: str, others: int, draw: np.random.
     wanted = _desired_speed(behaviour, plan.desired_speed_mps, draw)
     speed_factor = float(draw.uniform(0.75, 1.1))
     ego = {}
-    if behaviour == "tailgater":
+    if behaviour in TAILGATERS:
         ego = {
             "time_gap_s": float(draw.uniform(0.2, 0.7)),
             "jam_distance_m": CAR_LENGTH_M + float(draw.uniform(1.0, 3.0)),
@@ -180,7 +186,7 @@ def draw_cast(plan: RecordingPlan, behaviour: str, others: int, draw: np.random.
 def _desired_speed(behaviour: str, speeds_mps: tuple[float, float], draw: np.random.Generator) -> float:
     if behaviour == "idm":
         return 30.0
-    if behaviour == "tailgater":
+    if behaviour in TAILGATERS:
         return float(draw.uniform(28.0, 35.0))
     return float(draw.uniform(*speeds_mps))
 
@@ -189,7 +195,7 @@ def _draw_whims(behaviour: str, steps: int, dt_s: float, draw: np.random.Generat
     roams, side = draw.random(steps) < ROAMING_PER_S.get(behaviour, 0.0) * dt_s, draw.random(steps)
     nothing = np.zeros(steps)
     acceleration = steering = braking = nothing
-    if behaviour == "sudden-braking":
+    if behaviour in BRAKERS:
         braking = _draw_braking(steps, dt_s, draw)
     if behaviour == "noise":
         acceleration = _wander(draw.standard_normal(steps), spread=1.2, time_s=1.5, dt_s=dt_s)

@@ -95,6 +95,7 @@ CLASSES: dict[str, type[RecordedEgo]] = {
     "noise": Noise,
     "sudden-braking": SuddenlyBraking,
     "lane-changer": LaneChanger,
+    "bully": SuddenlyBraking,
 }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from drivecast.envs.highway.simulator import SIMULATORS, HighwayScenario
+from drivecast.envs.recording.cast import BEHAVIOURS
 from drivecast.scripts.tracking.run import Run
 from drivecast.worldmodel.errors import InputError
 
@@ -33,6 +34,8 @@ class RecordConfig:
             about one car per 21 m of a road of 4 lanes.
         speed_scale: Least and greatest factor on the initial and desired speeds of the other cars, one per episode.
         desired_speed_mps: Least and greatest speed that an ego wants, m/s (two behaviours have their own).
+        behaviour: Of every ego: idm, idm-any-speed, tailgater, noise, sudden-braking, lane-changer, or bully (a
+            tailgater that brakes hard now and then). Empty: drawn for each episode, but no bully.
         simulator: Who simulates: batched (tensors, many episodes at once) or highway-env; the same episodes. exit-* and
             roundabout-* are always highway-env's.
         workers: Greatest number of processes; 0: one per core. No more are started than there is use for.
@@ -48,6 +51,7 @@ class RecordConfig:
     density: tuple[float, float] = (0.8, 1.5)
     speed_scale: tuple[float, float] = (0.8, 1.2)
     desired_speed_mps: tuple[float, float] = (15.0, 32.0)
+    behaviour: str = ""
     simulator: str = "batched"
     workers: int = 0
 
@@ -57,6 +61,8 @@ class RecordConfig:
                 raise InputError(f"{name}: expected {least} or more, got {getattr(self, name)}")
         if self.simulator not in SIMULATORS:
             raise InputError(f"simulator: expected {' or '.join(SIMULATORS)}, got '{self.simulator}'")
+        if self.behaviour and self.behaviour not in BEHAVIOURS:
+            raise InputError(f"behaviour: expected one of {', '.join(BEHAVIOURS)}, got '{self.behaviour}'")
         for name in ("vehicles", "lanes", "density", "speed_scale", "desired_speed_mps"):
             low, high = getattr(self, name)
             smallest = {"vehicles": 0, "lanes": 1}.get(name, 1e-3)

@@ -106,15 +106,17 @@ def _picked(rows: Sequence[torch.Tensor], count: int, generator: torch.Generator
 
 
 def eventful_rows(store: WindowStore, rows: torch.Tensor, future_steps: int) -> torch.Tensor:
-    """Those of `rows` whose vehicle does what few do within 3 s (or `future_steps`): some of them twice.
+    """Those of `rows` whose vehicle does what few do within 3 s (or `future_steps`): some of them more than once.
 
-    The 5 % that fall back furthest behind straight on at their present speed, those that brake; and the 5 % that come
-    furthest off that line to a side, those that change lane (or go round a bend).
+    The 5 % that fall back furthest behind straight on at their present speed, those that brake; the 5 % that come
+    furthest off that line to a side, those that change lane (or go round a bend); and the 5 % fastest against the mean
+    of all in sight, those that have come past others.
     """
     steps = min(round(EVENT_S / store.dt_s), future_steps)
     along, left = store.off_constant_velocity_m(rows, steps)
     most = max(round(EVENTFUL * len(rows)), 1)
-    return torch.cat([rows[(-along).topk(most).indices], rows[left.abs().topk(most).indices]])
+    found = [(-along).topk(most), left.abs().topk(most), store.faster_than_others_mps(rows).topk(most)]
+    return torch.cat([rows[each.indices] for each in found])
 
 
 def mirrored(state: TrafficState) -> TrafficState:

@@ -136,6 +136,14 @@ class WindowStore:
         along, left = along_and_left(then[:, :2] - now[:, :2], direction)
         return along - now[:, 3] * steps * self.dt_s, left
 
+    def faster_than_others_mps(self, row: Tensor) -> Tensor:
+        """By how much each row's vehicle is faster than the mean of its frame, `(row,)`, m/s."""
+        rows = self._rows
+        speed = rows.state[rows.slot, 3]
+        count = rows.frame_row.diff()
+        total = speed.new_zeros(len(count)).index_add(0, rows.frame.long(), speed)
+        return speed[row] - (total / count.clamp_min(1))[rows.frame[row]]
+
     def time_s(self, frame: Tensor) -> Tensor:
         """Time of global frames in their recording's own clock, s (float64)."""
         recording = self._rows.frame_recording[frame]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -110,7 +111,9 @@ def test_our_bicycle_drives_the_recorded_controls_to_the_recorded_states(store):
 def test_every_behaviour_is_recorded():
     plan = RecordingPlan("highway-v0", 0, 0.1, (3, 3), (3, 3), (1.2, 1.2), (1.0, 1.0), (15.0, 32.0))
     seen = {record_episode(plan, index).behaviour for index in range(40)}
-    assert seen == set(BEHAVIOURS)
+    assert seen == {name for name, share in BEHAVIOURS.items() if share}
+    bullied = replace(plan, behaviour="bully")
+    assert {record_episode(bullied, index).behaviour for index in range(10)} == {"bully"}
 
 
 def test_the_ego_acceleration_tells_nothing_of_the_next_frame():
