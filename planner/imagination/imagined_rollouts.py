@@ -15,6 +15,7 @@ from drivecast.planner.imagination.calibration import measure_uncertainty
 from drivecast.planner.imagination.rollout import Reaction, imagine
 from drivecast.planner.imagination.starts import StartConfig, Starts, StartSampler
 from drivecast.worldmodel.energy.model_energy import ModelEnergy
+from drivecast.worldmodel.energy.reconstruction_scale import ReconstructionScale
 from drivecast.worldmodel.energy.uncertainty import UncertaintyConfig
 from drivecast.worldmodel.forecaster.model import WorldModel
 from drivecast.worldmodel.recordings.store import WindowStore
@@ -87,6 +88,7 @@ class ImaginedRollouts:
         seed: Of the scenes and latents on which the uncertainty's scale is measured.
         device: Where to imagine.
         world_model_file: Where the world model came from.
+        energy_scale: The world model's usual errors, in which its energy counts; None: the standard ones.
     """
 
     def __init__(
@@ -97,9 +99,11 @@ class ImaginedRollouts:
         seed: int = 0,
         device: str = "cpu",
         world_model_file: str = "",
+        energy_scale: ReconstructionScale | None = None,
     ) -> None:
         self.world_model = world_model.to(device).eval().requires_grad_(False)
         self.config, self.dt_s = config, world_model.config.dt_s
+        self.energy = ModelEnergy(self.world_model, energy_scale or ReconstructionScale.standard())
         self.identity = {"data": [store.fingerprint for store in stores], "world_model": weights_digest(world_model)}
         self.origin = {"world_model": world_model_file}
         self.starts = StartSampler(stores, "train", config.starts, self.dt_s)
@@ -150,4 +154,4 @@ class ImaginedRollouts:
         return replace(trajectory, past=starts.history)
 
     def more_terms(self, weights: EnergyWeights) -> Sequence[Term]:
-        return [Term("unlikely", Unlikely(ModelEnergy(self.world_model)), weights.unlikely)]
+        return [Term("unlikely", Unlikely(self.energy), weights.unlikely)]

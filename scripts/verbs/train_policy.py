@@ -13,7 +13,7 @@ from drivecast.planner.policy.training import PolicyTrainer, PolicyTrainingConfi
 from drivecast.scripts.command.device import available_device
 from drivecast.scripts.tracking.run import Run
 from drivecast.scripts.verbs.training import train
-from drivecast.worldmodel.forecaster.loading import load_world_model
+from drivecast.worldmodel.energy.loaded_model import LoadedModel
 from drivecast.worldmodel.forecaster.model import MODEL_KIND
 from drivecast.worldmodel.recordings.store import WindowStore
 from drivecast.worldmodel.storage.checkpoint import load_model
@@ -63,9 +63,11 @@ def run(config: TrainPolicyConfig, run: Run) -> None:
     device = available_device(config.device)
     output = Path(config.output)
     source = load_model(resolve_model(config.world_model), MODEL_KIND).path
-    world_model = load_world_model(source, device)
+    loaded = LoadedModel.load(source, device)
     stores = [WindowStore.open(folder) for folder in config.data]
-    rollouts = ImaginedRollouts(world_model, stores, config.training, config.seed, device, config.world_model)
+    rollouts = ImaginedRollouts(
+        loaded.model, stores, config.training, config.seed, device, config.world_model, loaded.scale
+    )
     trainer = PolicyTrainer(rollouts, config.policy, config.training, output, config.seed, device, run.say)
     done = trainer.resume()  # refuses another run's output before anything in it is touched
     copy = output / "world-model.safetensors"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from drivecast.worldmodel.energy.model_energy import ModelEnergy
+from drivecast.worldmodel.energy.reconstruction_scale import ENERGY_SCALE, ReconstructionScale
 from drivecast.worldmodel.forecaster.forecast import sampled_forecasts
-from drivecast.worldmodel.forecaster.loading import load_world_model
+from drivecast.worldmodel.forecaster.loading import load_world_model, model_file
 from drivecast.worldmodel.forecaster.model import WorldModel
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState
+from drivecast.worldmodel.storage.checkpoint import read_header
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,11 @@ class LoadedModel:
 
     Args:
         model: The network, frozen.
+        scale: Its usual errors, in which its energies count; of a model that was stored without, those of another one.
     """
 
     model: WorldModel
+    scale: ReconstructionScale = field(default_factory=ReconstructionScale.standard)
 
     @staticmethod
     def load(name: Path | str, device: str = "cpu") -> LoadedModel:
@@ -33,7 +37,14 @@ class LoadedModel:
         Raises:
             InputError: It is missing, damaged, or no world model.
         """
-        return LoadedModel(load_world_model(name, device))
+        model = load_world_model(name, device)
+        stored = read_header(model_file(name)).get("extra", {})
+        return LoadedModel(model, ReconstructionScale.of_json(stored.get(ENERGY_SCALE)))
+
+    @property
+    def model_energy(self) -> ModelEnergy:
+        """Its energy, with all that can be asked of it."""
+        return ModelEnergy(self.model, self.scale)
 
     @torch.no_grad()
     def sample(
@@ -64,7 +75,7 @@ class LoadedModel:
 
     def energy(self, history: TrafficState, road: Road, future: TrafficState, latents: Tensor) -> Tensor:
         """E(past, future, z) of each vehicle, `(batch, agent)`: see `ModelEnergy.energy`."""
-        return ModelEnergy(self.model).energy(history, road, future, latents)
+        return self.model_energy.energy(history, road, future, latents)
 
     def free_energy(
         self,
@@ -78,4 +89,4 @@ class LoadedModel:
 
         See `ModelEnergy.free_energy`.
         """
-        return ModelEnergy(self.model).free_energy(history, road, future, beta, generator=generator)
+        return self.model_energy.free_energy(history, road, future, beta, generator=generator)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from drivecast.worldmodel.energy.latent_rollout import posterior_latents
+from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.model import WorldModel
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState, along_and_left
 
+ENERGY_SCALE = "energy_scale"  # name under which it is stored with a model
 LANDMARK_S = 0.2  # between the moments that an energy is a sum over; with 0.5 s it hardly saw jumps of some metres
 # Median errors times 1.48 of a model of US-101 under its posterior's mean: 0.03, 0.09, 0.16, 0.28, 0.29 m along and
 # 0.02, 0.03, 0.05, 0.08, 0.09 m to the left at 0.2, 0.5, 1, 3 and 5 s, about
@@ -73,6 +76,29 @@ class ReconstructionScale:
             raise ValueError(f"a scale needs {FEWEST} vehicles that are seen for {LANDMARK_S} s")
         along_m, left_m = torch.tensor(scales, device=errors[0][0].device).unbind(1)
         return cls(along_m, left_m)
+
+    def as_json(self) -> dict[str, list[float]]:
+        """To be stored with a model."""
+        return {"along_m": self.along_m.tolist(), "left_m": self.left_m.tolist()}
+
+    @classmethod
+    def of_json(cls, stored: Any) -> ReconstructionScale:
+        """What `as_json` gave; of a model that nothing was stored with, the standard one.
+
+        Raises `InputError` where it is something else.
+        """
+        if stored is None:
+            return cls.standard()
+        try:
+            along, left = (
+                torch.tensor(stored[name], dtype=torch.get_default_dtype()) for name in ("along_m", "left_m")
+            )
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"energy_scale: expected lists along_m and left_m, got {str(stored)[:60]!r}") from error
+        fits = along.dim() == 1 and along.shape == left.shape and len(along) > 0
+        if not fits or not bool((along > 0).all() and (left > 0).all() and (along + left).isfinite().all()):
+            raise InputError(f"energy_scale: expected lists of positive numbers, got {str(stored)[:60]!r}")
+        return cls(along, left)
 
     def at(self, count: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Scales along and to the left of the first `count` landmarks, `(count,)` each."""

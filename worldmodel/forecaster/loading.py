@@ -26,6 +26,15 @@ def pretrained_file(reference: str) -> Path:
     return file
 
 
+def model_file(name: Path | str) -> Path:
+    """The file of a model that is named by its file, the folder that holds it, or `pretrained:NAME`.
+
+    Raises `InputError` where there is none.
+    """
+    path = pretrained_file(str(name)) if str(name).startswith(PRETRAINED) else name
+    return load_model(path, MODEL_KIND).path
+
+
 def load_world_model(path: Path | str, device: str = "cpu") -> WorldModel:
     """The frozen model in `path` (a file, the folder that holds it, or `pretrained:NAME`), ready to forecast.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from drivecast.worldmodel.energy.reconstruction_scale import ENERGY_SCALE, ReconstructionScale
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.model import MODEL_KIND, WorldModel, WorldModelConfig
 from drivecast.worldmodel.recordings.sampling import (
@@ -22,7 +23,7 @@ from drivecast.worldmodel.recordings.sampling import (
 )
 from drivecast.worldmodel.recordings.store import WindowStore
 from drivecast.worldmodel.recordings.window import Window
-from drivecast.worldmodel.storage.checkpoint import load_model, save_model, weights_digest
+from drivecast.worldmodel.storage.checkpoint import config_from_dict, load_model, save_model, weights_digest
 from drivecast.worldmodel.training.calibration import coverage_gaps, shrunk
 from drivecast.worldmodel.training.diagnostics import diagnose
 from drivecast.worldmodel.training.objective import Loss, ObjectiveConfig, loss_of_rollout
@@ -155,9 +156,28 @@ class WorldModelTrainer:
     def train(self, log: Log, on_step: Log = lambda *_: None) -> Path:
         """Train to `config.steps`; returns the path of the best model. Resumes where `resume()` left it."""
         path = self.optimisation.train(self._step, self._validate, self.validated_on, log, on_step)
-        if self.config.calibrate and self.model.latent_dims and self.optimisation.crew.leads:
-            self._calibrate(path, log)
+        if self.optimisation.crew.leads:
+            if self.config.calibrate and self.model.latent_dims:
+                self._calibrate(path, log)
+            self._measure_scale(path)
         return path
+
+    def _measure_scale(self, path: Path) -> None:
+        """Store the best model's usual errors with it, on training windows: its energies count in them."""
+        best, config = load_model(path, MODEL_KIND), self.config
+        network = WorldModel(self.model).to(self.device)
+        network.load_state_dict(best.state)
+        sampler = WindowSampler(
+            self.stores, "train", WindowRequest(config.history_steps, config.horizon_steps, config.max_agents)
+        )
+        drawn = sampler.draw(config.validation_windows, torch.Generator().manual_seed(self.seed + 6))
+        parts = ((window.history, window.road, window.future) for window in (each.to(self.device) for each in drawn))
+        try:
+            scale = ReconstructionScale.measured(network.eval(), parts)
+        except ValueError:  # too few vehicles to measure it on
+            return
+        stored = config_from_dict(WorldModelConfig, best.config)
+        save_model(path, network, MODEL_KIND, stored, {**best.extra, ENERGY_SCALE: scale.as_json()})
 
     def _calibrate(self, path: Path, log: Log) -> None:
         """Give the best model its temperature."""

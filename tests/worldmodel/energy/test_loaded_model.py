@@ -5,6 +5,7 @@ import torch
 from traffic_scenes import history_of, scene
 
 from drivecast import worldmodel
+from drivecast.worldmodel.energy.reconstruction_scale import ENERGY_SCALE, ReconstructionScale
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.model import MODEL_KIND, WorldModel, WorldModelConfig
 from drivecast.worldmodel.scene.road import Road
@@ -43,6 +44,21 @@ def test_a_sampled_future_has_less_energy_than_an_impossible_one(loaded):
     latents = torch.zeros(1, 2, 3, 4)
     assert loaded.energy(history, ROAD, future, latents).shape == (1, 3)
     assert torch.isfinite(loaded.free_energy(history, ROAD, future, beta=1.0)).all()
+
+
+def test_energies_count_in_the_usual_errors_that_a_model_was_stored_with(loaded, tmp_path):
+    history, future = history_of(PRESENT, 10), history_of(PRESENT, 20)
+    wide = ReconstructionScale(loaded.scale.along_m * 10, loaded.scale.left_m * 10)
+    stored = {ENERGY_SCALE: wide.as_json()}
+    save_model(tmp_path / "wide" / "world-model.safetensors", loaded.model, MODEL_KIND, loaded.model.config, stored)
+    other = worldmodel.load(tmp_path / "wide")
+    torch.testing.assert_close(other.scale.along_m, wide.along_m)
+    latents = torch.zeros(1, 2, 3, 4)
+    energies = [each.energy(history, ROAD, future, latents) for each in (loaded, other)]
+    assert bool((energies[1] < 0.5 * energies[0]).all())
+    for broken in ({"along_m": [1.0]}, {"along_m": [1.0], "left_m": [-1.0]}, {"along_m": [], "left_m": []}, "wide"):
+        with pytest.raises(InputError, match="energy_scale"):
+            ReconstructionScale.of_json(broken)
 
 
 def test_a_name_that_does_not_come_with_drivecast_is_refused_with_those_that_do():

@@ -10,6 +10,8 @@ import pytest
 import torch
 from traffic_scenes import platoon_store
 
+from drivecast import worldmodel
+from drivecast.worldmodel.energy.reconstruction_scale import ReconstructionScale
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.evaluation.forecasts import ForecastEvaluationConfig, evaluate_forecasts
 from drivecast.worldmodel.forecaster.loading import load_world_model
@@ -213,3 +215,13 @@ def test_the_egos_of_eventful_windows_are_known(store, tmp_path, monkeypatch):
     assert who.tolist() == [False] * 12 + [True] * 4
     with pytest.raises(ValueError, match="eventful_share must lie in"):
         replace(SHORT, ego_known_share=0.25, eventful_share=0.5)
+
+
+def test_a_trained_model_knows_its_usual_errors(store, tmp_path):
+    config = replace(SHORT, validation_windows=24, calibrate=True)
+    trainer(store, tmp_path, config).train(lambda *_: None)
+    scale = worldmodel.load(tmp_path).scale
+    assert not torch.equal(scale.along_m[:1], ReconstructionScale.standard().along_m[:1])
+    assert bool((scale.along_m.diff() >= 0).all())
+    # and keeps its temperature
+    assert load_model(tmp_path, MODEL_KIND).config["temperature"] > 0
