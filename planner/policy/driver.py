@@ -12,7 +12,7 @@ from drivecast.planner.costs.energy import Energy, EnergyConfig
 from drivecast.planner.costs.trajectory import Trajectory
 from drivecast.planner.imagination.rollout import imagine
 from drivecast.planner.policy.lane_choice import LaneChoiceConfig
-from drivecast.planner.policy.network import Policy, PolicyConfig
+from drivecast.planner.policy.network import BEFORE_IT_WAS_SAID, Policy, PolicyConfig
 from drivecast.planner.policy.training import POLICY_KIND
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.loading import load_world_model
@@ -179,7 +179,7 @@ def load_driver(
     `lane_choice` switches the choice of lanes on or off, whatever the policy was stored with.
     """
     loaded = load_model(path, POLICY_KIND)
-    policy = Policy(config_from_dict(PolicyConfig, loaded.config))
+    policy = Policy(config_from_dict(PolicyConfig, {**BEFORE_IT_WAS_SAID, **loaded.config}))
     policy.load_state_dict(loaded.state)
     policy = policy.to(device).eval().requires_grad_(False)
     energy = Energy(config_from_dict(EnergyConfig, loaded.extra["energy"]))

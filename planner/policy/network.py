@@ -13,6 +13,7 @@ from drivecast.worldmodel.scene.road import NO_LANE, Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
 OWN_FEATURES = 15
+BEFORE_IT_WAS_SAID = {"sees_markings": True}  # of policies older than this setting
 TURN_AT_LEAST_MPS = 5.0  # below it the lateral acceleration no longer bounds the steering
 
 
@@ -26,6 +27,9 @@ class PolicyConfig:
         max_braking_mps2: Strongest deceleration, in m/s².
         max_lateral_mps2: Largest lateral acceleration that it steers for, in m/s².
         dt_s: Time step in seconds.
+        sees_markings: Sees how far it is from the centre of the nearest lane, too, which jumps at a marking. While it
+            keeps a lane that is the same as the distance from the goal's lane, and a policy that steers by it hangs
+            on the marking when it is to change lane. Policies of before did.
     """
 
     hidden: int = 128
@@ -33,6 +37,7 @@ class PolicyConfig:
     max_braking_mps2: float = 6.0
     max_lateral_mps2: float = 3.0
     dt_s: float = 0.1
+    sees_markings: bool = False
 
     def __post_init__(self) -> None:
         for name in ("hidden", "max_acceleration_mps2", "max_braking_mps2", "max_lateral_mps2", "dt_s"):
@@ -94,7 +99,7 @@ class Policy(nn.Module):
             ((goal.desired_speed_mps - speed) / 2).tanh(),
             accelerations[:, 0] / 3,
             yaw_rate * 10,
-            nearest.across_m[:, 0] / 2,
+            nearest.across_m[:, 0] / 2 * self.config.sees_markings,
             off_goal / 4,
             (off_goal * 2).tanh(),
             nearest.width_m[:, 0] - 4,

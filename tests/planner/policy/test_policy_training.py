@@ -271,6 +271,20 @@ def test_an_untrained_policy_keeps_its_speed_and_heading():
     assert controls.steering_rad.item() == 0.0
 
 
+@pytest.mark.parametrize("sees_markings", [False, True])
+def test_on_its_way_to_a_lane_the_steering_does_not_jump_at_the_marking(sees_markings):
+    torch.manual_seed(0)
+    policy = Policy(PolicyConfig(sees_markings=sees_markings))
+    torch.nn.init.normal_(policy.net[-1].weight, std=0.3)
+    goal = Goal(torch.tensor([25.0]), torch.tensor([1]))  # at y = -4; beside both lanes there is another one
+    steering = []
+    for y in (-6.001, -5.999):
+        state = scene((0, y, 20), (40, -4, 20), (-60, -4, 20))
+        steering.append(float(policy(state, state, Road.straight(4), goal).steering_rad.detach()))
+    jump = abs(steering[1] - steering[0])
+    assert jump > 1e-4 if sees_markings else jump < 1e-4
+
+
 def test_controls_stay_within_the_limits():
     torch.manual_seed(0)
     policy = Policy(PolicyConfig())
