@@ -92,6 +92,14 @@ def test_eventful_windows_are_those_of_who_brakes_or_changes_lane(tmp_path: Path
     assert set(names[most : 2 * most]) == {"r01"}
 
 
+def test_how_far_off_constant_velocity_a_vehicle_comes(tmp_path: Path):
+    store = some_do_what_few_do(tmp_path / "store")
+    first, second = store.rows("all", 1, 30).view(20, 50)[:2, 20]  # when they begin
+    along, left = store.off_constant_velocity_m(torch.stack([first, second]), 30)
+    torch.testing.assert_close(along, torch.tensor([-18.0, 0.0]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(left, torch.tensor([0.0, 3.0]), atol=1e-3, rtol=0)
+
+
 def test_who_is_faster_than_those_around_it_is_eventful(tmp_path: Path):
     store = platoon_store(tmp_path / "store")
     rows = store.rows("train", 1, 10)
