@@ -26,7 +26,7 @@ ROOMS = {
     "worldmodel.storage": set(),
     "worldmodel.recordings": {"scene", "storage"},
     "worldmodel.forecaster": {"scene", "storage"},
-    "worldmodel.energy": {"scene", "storage", "forecaster"},
+    "worldmodel.energy": {"scene", "forecaster"},
     "worldmodel.training": {"scene", "storage", "recordings", "forecaster", "energy"},
     "worldmodel.evaluation": {"scene", "storage", "recordings", "forecaster", "energy", "training"},
     "planner.costs": set(),

@@ -11,11 +11,10 @@ from torch import Tensor
 from drivecast.worldmodel.energy.model_energy import ModelEnergy
 from drivecast.worldmodel.energy.reconstruction_scale import ENERGY_SCALE, ReconstructionScale
 from drivecast.worldmodel.forecaster.forecast import sampled_forecasts
-from drivecast.worldmodel.forecaster.loading import load_world_model, model_file
+from drivecast.worldmodel.forecaster.loading import stored_model, world_model_of
 from drivecast.worldmodel.forecaster.model import WorldModel
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState
-from drivecast.worldmodel.storage.checkpoint import read_header
 
 
 @dataclass(frozen=True)
@@ -37,9 +36,9 @@ class LoadedModel:
         Raises:
             InputError: It is missing, damaged, or no world model.
         """
-        model = load_world_model(name, device)
-        stored = read_header(model_file(name)).get("extra", {})
-        return LoadedModel(model, ReconstructionScale.of_json(stored.get(ENERGY_SCALE)))
+        stored = stored_model(name)
+        scale = ReconstructionScale.of_json(stored.extra.get(ENERGY_SCALE))
+        return LoadedModel(world_model_of(stored, device), scale)
 
     @property
     def model_energy(self) -> ModelEnergy:

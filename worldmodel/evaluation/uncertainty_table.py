@@ -225,15 +225,12 @@ def _imagined(model: WorldModel, window: Window, push: bool) -> TrafficState:
         for _ in range(steps):
             ego = drive(ego, Controls(acceleration, steering), model.config.dt_s)
             driven.append(ego)
-        known = TrafficState.stack([scene.with_ego(ego) for scene, ego in zip(_steps(known), driven, strict=True)], 1)
+        way = TrafficState.stack(driven, 1)
+        known = _own(known, position_m=way.position_m, heading_rad=way.heading_rad, speed_mps=way.speed_mps)
     who = torch.zeros_like(window.present.valid)
     who[:, 0] = True
     ahead = forecast(model, model.observe(window.history, window.road), window.road, steps, known, who)
     return TrafficState.cat([window.history, ahead], 1)[:, -past:]
-
-
-def _steps(states: TrafficState) -> list[TrafficState]:
-    return [states[:, step] for step in range(states.valid.shape[1])]
 
 
 def _error_m(model: WorldModel, window: Window) -> Tensor:

@@ -11,7 +11,6 @@ from torch import Tensor
 from drivecast.worldmodel.energy.model_energy import ModelEnergy
 from drivecast.worldmodel.forecaster.draws import LatentDraws
 from drivecast.worldmodel.forecaster.forecast import forecast, sampled_forecasts
-from drivecast.worldmodel.forecaster.model import Memory, WorldModel
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState
 
@@ -65,9 +64,8 @@ def measures(energies: Sequence[ModelEnergy], config: UnsurenessConfig, seed: in
         masks = model.dropout_masks(config.masks, generator=noise())
         memory = model.observe(history, road)
         each = torch.arange(len(history.valid), device=masks.device).repeat(config.masks)
-        futures = _masked(
-            model, memory[each], road[each], steps, masks.repeat_interleave(len(history.valid), 0)[:, None]
-        )
+        own = masks.repeat_interleave(len(history.valid), 0)[:, None]
+        futures = forecast(model, memory[each], road[each], steps, masks=own).position_m
         return spread_m2(futures.view(config.masks, -1, *futures.shape[1:]))
 
     def ensemble(history: TrafficState, road: Road) -> Tensor:
@@ -99,12 +97,3 @@ def measures(energies: Sequence[ModelEnergy], config: UnsurenessConfig, seed: in
 def spread_m2(position_m: Tensor) -> Tensor:
     """Variance of `position_m (future, batch, time, agent, 2)` over futures, mean over time: `(batch, agent)`."""
     return position_m.var(0).sum(-1).mean(1)
-
-
-def _masked(model: WorldModel, memory: Memory, road: Road, steps: int, masks: Tensor) -> Tensor:
-    """Positions `(batch, time, agent, 2)` of the likeliest future under dropout `masks (batch, 1, 3 hidden)`."""
-    latents, found = LatentDraws(model, False), []
-    for step in range(steps):
-        memory = model.step(memory, latents.at(step, memory), road, masks=masks)
-        found.append(memory.scene.position_m)
-    return torch.stack(found, 1)

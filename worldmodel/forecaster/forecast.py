@@ -20,6 +20,7 @@ def forecast(
     who: Tensor | None = None,
     sample: bool = False,
     generator: torch.Generator | None = None,
+    masks: Tensor | None = None,
 ) -> TrafficState:
     """Unroll `steps` steps: `(batch, time, agent)`.
 
@@ -32,11 +33,12 @@ def forecast(
         who: Which those are, `(batch, agent)`.
         sample: Draw latents from the prior; otherwise hold them at the prior's mean (the likeliest latent).
         generator: Source of randomness.
+        masks: Dropout masks of the decoder, `(batch, agent or 1, 3 hidden)`, if any.
     """
     scenes, latents = [], LatentDraws(model, sample, generator)
     for step in range(steps):
         latent = latents.at(step, memory)
-        memory = model.step(memory, latent, road, None if known is None else known[:, step], who)
+        memory = model.step(memory, latent, road, None if known is None else known[:, step], who, masks)
         scenes.append(memory.scene)
     return TrafficState.stack(scenes, 1)
 

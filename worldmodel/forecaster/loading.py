@@ -6,7 +6,7 @@ from pathlib import Path
 
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.model import MODEL_KIND, WorldModel, WorldModelConfig
-from drivecast.worldmodel.storage.checkpoint import config_from_dict, load_model
+from drivecast.worldmodel.storage.checkpoint import LoadedModel, config_from_dict, load_model
 
 BEFORE_IT_WAS_SAID = {"latent_process": "independent", "decide_steps": 1}  # of models older than these settings
 PRETRAINED = "pretrained:"  # NAME of a model that comes with drivecast begins so
@@ -26,21 +26,27 @@ def pretrained_file(reference: str) -> Path:
     return file
 
 
-def model_file(name: Path | str) -> Path:
-    """The file of a model that is named by its file, the folder that holds it, or `pretrained:NAME`.
-
-    Raises `InputError` where there is none.
-    """
-    path = pretrained_file(str(name)) if str(name).startswith(PRETRAINED) else name
-    return load_model(path, MODEL_KIND).path
-
-
-def load_world_model(path: Path | str, device: str = "cpu") -> WorldModel:
-    """The frozen model in `path` (a file, the folder that holds it, or `pretrained:NAME`), ready to forecast.
+def stored_model(name: Path | str) -> LoadedModel:
+    """What is stored of a world model that is named by its file, the folder that holds it, or `pretrained:NAME`.
 
     Raises `InputError` where the file is missing, damaged, or no world model.
     """
-    loaded = load_model(pretrained_file(str(path)) if str(path).startswith(PRETRAINED) else path, MODEL_KIND)
+    return load_model(pretrained_file(str(name)) if str(name).startswith(PRETRAINED) else name, MODEL_KIND)
+
+
+def load_world_model(name: Path | str, device: str = "cpu") -> WorldModel:
+    """The frozen model of that name (see `stored_model`), ready to forecast.
+
+    Raises `InputError` where the file is missing, damaged, or no world model.
+    """
+    return world_model_of(stored_model(name), device)
+
+
+def world_model_of(loaded: LoadedModel, device: str = "cpu") -> WorldModel:
+    """The frozen model that was stored.
+
+    Raises `InputError` where its weights do not fit.
+    """
     model = WorldModel(config_from_dict(WorldModelConfig, {**BEFORE_IT_WAS_SAID, **loaded.config}))
     try:
         model.load_state_dict(loaded.state)

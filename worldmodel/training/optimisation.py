@@ -135,7 +135,8 @@ class Optimisation:
                         if self.saved_at != self.done_steps:
                             self.save_state()
                         interrupts.deliver()
-                        raise KeyboardInterrupt
+                        if self.crew.count > 1:  # whoever was not asked itself ends, too
+                            raise KeyboardInterrupt
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise

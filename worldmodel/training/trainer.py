@@ -11,6 +11,7 @@ from torch import Tensor
 
 from drivecast.worldmodel.energy.reconstruction_scale import ENERGY_SCALE, ReconstructionScale
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.forecaster.loading import stored_model, world_model_of
 from drivecast.worldmodel.forecaster.model import MODEL_KIND, WorldModel, WorldModelConfig
 from drivecast.worldmodel.recordings.sampling import (
     WindowRequest,
@@ -23,7 +24,7 @@ from drivecast.worldmodel.recordings.sampling import (
 )
 from drivecast.worldmodel.recordings.store import WindowStore
 from drivecast.worldmodel.recordings.window import Window
-from drivecast.worldmodel.storage.checkpoint import config_from_dict, load_model, save_model, weights_digest
+from drivecast.worldmodel.storage.checkpoint import save_model, weights_digest
 from drivecast.worldmodel.training.calibration import coverage_gaps, shrunk
 from drivecast.worldmodel.training.diagnostics import diagnose
 from drivecast.worldmodel.training.objective import Loss, ObjectiveConfig, loss_of_rollout
@@ -164,29 +165,25 @@ class WorldModelTrainer:
 
     def _measure_scale(self, path: Path) -> None:
         """Store the best model's usual errors with it, on training windows: its energies count in them."""
-        best, config = load_model(path, MODEL_KIND), self.config
-        network = WorldModel(self.model).to(self.device)
-        network.load_state_dict(best.state)
+        best, config = stored_model(path), self.config
+        network = world_model_of(best, self.device)
         sampler = WindowSampler(
             self.stores, "train", WindowRequest(config.history_steps, config.horizon_steps, config.max_agents)
         )
         drawn = sampler.draw(config.validation_windows, torch.Generator().manual_seed(self.seed + 6))
         parts = ((window.history, window.road, window.future) for window in (each.to(self.device) for each in drawn))
         try:
-            scale = ReconstructionScale.measured(network.eval(), parts)
+            scale = ReconstructionScale.measured(network, parts)
         except ValueError:  # too few vehicles to measure it on
             return
-        stored = config_from_dict(WorldModelConfig, best.config)
-        save_model(path, network, MODEL_KIND, stored, {**best.extra, ENERGY_SCALE: scale.as_json()})
+        save_model(path, network, MODEL_KIND, network.config, {**best.extra, ENERGY_SCALE: scale.as_json()})
 
     def _calibrate(self, path: Path, log: Log) -> None:
         """Give the best model its temperature."""
-        best = load_model(path, MODEL_KIND)
-        network = WorldModel(self.model).to(self.device)
-        network.load_state_dict(best.state)
-        config = self.config
+        best, config = stored_model(path), self.config
+        network = world_model_of(best, self.device)
         windows = self.validation_windows.draw(config.validation_windows, torch.Generator().manual_seed(self.seed + 4))
-        gaps = coverage_gaps(network.eval(), windows, config.scored_agents, self.device, self.seed + 5)
+        gaps = coverage_gaps(network, windows, config.scored_agents, self.device, self.seed + 5)
         wanted = min(gaps, key=lambda each: gaps[each])
         temperature = shrunk(wanted)
         save_model(path, network, MODEL_KIND, replace(self.model, temperature=temperature), best.extra)
