@@ -23,6 +23,7 @@ PACKAGES = {  # what each may import, beside itself
 # draws it. No room here: nothing of the package imports it, and it imports none of its rooms.
 ROOMS = {
     "worldmodel.scene": set(),
+    "worldmodel.rules": {"scene"},
     "worldmodel.storage": set(),
     "worldmodel.recordings": {"scene", "storage"},
     "worldmodel.forecaster": {"scene", "storage"},
@@ -32,7 +33,7 @@ ROOMS = {
     "planner.costs": set(),
     "planner.imagination": {"costs"},
     "planner.policy": {"costs", "imagination"},
-    "planner.planning": {"costs", "imagination", "policy"},
+    "planner.planning": {"costs", "imagination"},
     "envs.behaviour": set(),
     "envs.highway": {"behaviour"},
     "envs.batched": {"behaviour", "highway"},

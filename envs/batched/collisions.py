@@ -9,7 +9,7 @@ from torch import Tensor
 
 from drivecast.envs.batched.places import anywhere, places_of
 from drivecast.envs.batched.scene import Scene
-from drivecast.envs.behaviour.elementary import cos, sin
+from drivecast.worldmodel.rules.elementary import cos, sin
 
 DIAGONAL_M = math.hypot(5.0, 2.0)  # of a car
 OBSTACLE_DIAGONAL_M = math.hypot(2.0, 2.0)

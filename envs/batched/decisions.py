@@ -16,7 +16,7 @@ from drivecast.envs.batched.lanes import NO_LANE, Lanes
 from drivecast.envs.batched.places import Few, anywhere, places_of
 from drivecast.envs.batched.scene import Scene
 from drivecast.envs.batched.situation import Situation, behind, closing_speed
-from drivecast.envs.behaviour.laws import TAU_PURSUIT_S, desired_gap, free_acceleration, lane_steering, worth_changing
+from drivecast.worldmodel.rules.laws import TAU_PURSUIT_S, desired_gap, free_acceleration, lane_steering, worth_changing
 from drivecast.worldmodel.scene.kinematics import MAX_ACCELERATION_MPS2
 
 LANE_CHANGE_DELAY_S = 1.0

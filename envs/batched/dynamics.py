@@ -9,7 +9,7 @@ from drivecast.envs.batched.decisions import HALF_LENGTH_M
 from drivecast.envs.batched.lanes import Lanes
 from drivecast.envs.batched.places import Few, anywhere
 from drivecast.envs.batched.scene import Scene
-from drivecast.envs.behaviour.elementary import atan, cos, sin, tan
+from drivecast.worldmodel.rules.elementary import atan, cos, sin, tan
 
 MAX_SPEED_MPS = 40.0
 

@@ -13,7 +13,7 @@ from drivecast.envs.batched.dynamics import move
 from drivecast.envs.batched.lanes import Lanes
 from drivecast.envs.batched.scene import Scene
 from drivecast.envs.batched.situation import Situation
-from drivecast.envs.behaviour.driver_parameters import DriverParameters
+from drivecast.worldmodel.rules.driver_parameters import DriverParameters
 from drivecast.worldmodel.scene.traffic import with_ego
 
 

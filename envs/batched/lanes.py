@@ -10,9 +10,9 @@ import torch
 from highway_env.road.lane import SineLane, StraightLane
 from torch import Tensor
 
-from drivecast.envs.behaviour.elementary import atan, cos, sin
-from drivecast.envs.behaviour.laws import wrap_to_pi
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.rules.elementary import atan, cos, sin
+from drivecast.worldmodel.rules.laws import wrap_to_pi
 
 if TYPE_CHECKING:
     from highway_env.road.road import RoadNetwork

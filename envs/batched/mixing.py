@@ -8,8 +8,8 @@ from dataclasses import fields
 import torch
 
 from drivecast.envs.batched.simulator import BatchedHighway
-from drivecast.envs.behaviour.driver_parameters import HIGHWAY_ENV, DriverParameters
 from drivecast.envs.behaviour.mixed import draw_drivers
+from drivecast.worldmodel.rules.driver_parameters import HIGHWAY_ENV, DriverParameters
 
 
 def mix_drivers(simulator: BatchedHighway, seeds: Sequence[int]) -> None:

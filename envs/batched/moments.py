@@ -13,7 +13,7 @@ from drivecast.envs.batched.frame import Frame
 from drivecast.envs.batched.lanes import Lanes
 from drivecast.envs.batched.scene import Scene
 from drivecast.envs.batched.traffic import state_of
-from drivecast.envs.behaviour.driver_parameters import DriverParameters
+from drivecast.worldmodel.rules.driver_parameters import DriverParameters
 from drivecast.worldmodel.scene.kinematics import within_limits
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls, TrafficState, with_ego

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from drivecast.envs.batched.lanes import CAR_LENGTH_M, Lanes
 from drivecast.envs.batched.scene import Scene
-from drivecast.envs.behaviour.laws import wrap_to_pi
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.rules.laws import wrap_to_pi
 
 FEATURES = ("presence", "x", "y", "vx", "vy")
 OF_CARS = ("heading", "long_off", "lat_off", "ang_off")  # highway-env's obstacles have none of these

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from drivecast.envs.batched.simulator import BatchedHighway
-from drivecast.envs.behaviour.elementary import numpy_functions
 from drivecast.envs.highway.simulator import mended_class
+from drivecast.worldmodel.rules.elementary import numpy_functions
 
 MOST_STEERING = 0.1  # of the range: an ego that wanders, rather than one that spins
 

@@ -19,8 +19,8 @@ from drivecast.envs.batched.random_streams import RandomStreams
 from drivecast.envs.batched.rewards import highway_reward, merge_reward
 from drivecast.envs.batched.scene import Scene
 from drivecast.envs.batched.spawn import Spawn, spawn_highway, spawn_merge, spawn_merge_generic
-from drivecast.envs.behaviour.driver_parameters import HIGHWAY_ENV, DriverParameters
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.rules.driver_parameters import HIGHWAY_ENV, DriverParameters
 from drivecast.worldmodel.scene.traffic import with_ego
 
 SPAWNS: dict[str, Callable[[RandomStreams, dict[str, Any]], Spawn]] = {

@@ -13,9 +13,9 @@ from torch import Tensor
 from drivecast.envs.batched.lanes import Lanes
 from drivecast.envs.batched.neighbours import LaneOrder
 from drivecast.envs.batched.scene import Scene
-from drivecast.envs.behaviour.driver_parameters import DriverParameters
-from drivecast.envs.behaviour.elementary import cos, sin
-from drivecast.envs.behaviour.laws import free_acceleration, interaction, not_zero
+from drivecast.worldmodel.rules.driver_parameters import DriverParameters
+from drivecast.worldmodel.rules.elementary import cos, sin
+from drivecast.worldmodel.rules.laws import free_acceleration, interaction, not_zero
 
 
 class Motion:

@@ -1,1 +1,1 @@
-"""How road users drive: the laws of IDM and MOBIL, their parameters, and what they are about to do."""
+"""How road users drive by rules: what they are about to do, and who they are, fitted to recordings or mixed."""

@@ -11,9 +11,9 @@ import torch
 import yaml
 from torch import Tensor
 
-from drivecast.envs.behaviour.driver_parameters import DriverParameters
-from drivecast.envs.behaviour.laws import free_acceleration, interaction
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.rules.driver_parameters import DriverParameters
+from drivecast.worldmodel.rules.laws import free_acceleration, interaction
 from drivecast.worldmodel.storage.files import atomic_file
 
 DRAWN_WITHIN = 2.0  # standard deviations: nobody is drawn further out

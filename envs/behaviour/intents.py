@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from drivecast.envs.behaviour.laws import TAU_LATERAL_S
+from drivecast.worldmodel.rules.laws import TAU_LATERAL_S
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState, _TensorRecord
 

@@ -11,13 +11,13 @@ from torch import Tensor
 from drivecast.envs.batched.frame import Frame
 from drivecast.envs.batched.scene import Scene
 from drivecast.envs.batched.situation import Situation, behind
-from drivecast.envs.behaviour.driver_parameters import DriverParameters
-from drivecast.envs.behaviour.laws import free_acceleration
 from drivecast.envs.drivers.lane_frame import LaneFrame
 from drivecast.envs.drivers.proposals import RuleConfig
 from drivecast.envs.drivers.rule import RuleDriver
 from drivecast.envs.lockstep import LockstepTraffic
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.rules.driver_parameters import DriverParameters
+from drivecast.worldmodel.rules.laws import free_acceleration
 from drivecast.worldmodel.scene.kinematics import MAX_BRAKING_MPS2, within_limits
 from drivecast.worldmodel.scene.lane_neighbours import LaneNeighbours, lane_neighbours
 from drivecast.worldmodel.scene.road import NO_LANE, Road

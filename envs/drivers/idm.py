@@ -10,12 +10,12 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from drivecast.envs.behaviour.driver_parameters import DriverParameters
 from drivecast.envs.behaviour.intents import Intents, IntentSource, observed_intents
-from drivecast.envs.behaviour.laws import desired_gap, free_acceleration, interaction, worth_changing
-from drivecast.envs.drivers.lanes_beside import runs_beside, touches
-from drivecast.envs.drivers.steering import lane_keeping_steering
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.rules.driver_parameters import DriverParameters
+from drivecast.worldmodel.rules.lanes_beside import runs_beside, touches
+from drivecast.worldmodel.rules.laws import desired_gap, free_acceleration, interaction, worth_changing
+from drivecast.worldmodel.rules.steering import lane_keeping_steering
 from drivecast.worldmodel.scene.lane_neighbours import (
     NeighbourSource,
     agent_at,
@@ -81,8 +81,8 @@ class IDMDriver:
     """IDM along the lane, MOBIL between lanes, highway-env's steering and its rule for giving way in a lane change.
 
     highway-env's `IDMVehicle`, where both know the same: a test drives whole episodes with each and compares them. The
-    laws are those of `drivecast.envs.behaviour.laws`, here on any road, with vehicles of any length and ends of lanes:
-    a closed end (a ramp that runs out) is a vehicle that stands there.
+    laws are those of `worldmodel/rules/laws.py`, here on any road, with vehicles of any length and ends of lanes: a
+    closed end (a ramp that runs out) is a vehicle that stands there.
 
     What others want is not known to a driver: their drift tells the lane that they are bound for, and their present
     speed stands for the one that they want (`observed_intents`).

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from drivecast.envs.drivers.in_the_way import bound_lane, to_go_m
+from drivecast.worldmodel.rules.in_the_way import bound_lane, to_go_m
 from drivecast.worldmodel.scene.lane_neighbours import single_lane
 from drivecast.worldmodel.scene.road import NO_LANE, Road
 from drivecast.worldmodel.scene.traffic import TrafficState

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from drivecast.envs.drivers.idm import IDMConfig, IDMDriver
-from drivecast.envs.drivers.in_the_way import in_the_way
 from drivecast.envs.drivers.lane_frame import LaneFrame
-from drivecast.envs.drivers.lanes_beside import runs_beside, touches
 from drivecast.envs.drivers.proposals import Proposals, RuleConfig
 from drivecast.envs.drivers.rule_rollout import Rollout
+from drivecast.worldmodel.rules.in_the_way import in_the_way
+from drivecast.worldmodel.rules.lanes_beside import runs_beside, touches
 from drivecast.worldmodel.scene.lane_neighbours import LaneNeighbours, nearest_agents
 from drivecast.worldmodel.scene.road import NO_LANE, Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState

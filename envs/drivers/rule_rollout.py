@@ -7,11 +7,11 @@ import math
 import torch
 from torch import Tensor
 
-from drivecast.envs.behaviour.driver_parameters import DriverParameters
-from drivecast.envs.behaviour.laws import MOST_TURN_RAD, TAU_HEADING_S, TAU_LATERAL_S, free_acceleration, interaction
-from drivecast.envs.drivers.in_the_way import ROOM_M
 from drivecast.envs.drivers.lane_frame import LaneFrame
 from drivecast.envs.drivers.proposals import RuleConfig
+from drivecast.worldmodel.rules.driver_parameters import DriverParameters
+from drivecast.worldmodel.rules.in_the_way import ROOM_M
+from drivecast.worldmodel.rules.laws import MOST_TURN_RAD, TAU_HEADING_S, TAU_LATERAL_S, free_acceleration, interaction
 from drivecast.worldmodel.scene.contact import separation_m
 from drivecast.worldmodel.scene.kinematics import MAX_ACCELERATION_MPS2, MAX_BRAKING_MPS2, MAX_STEERING_RAD
 from drivecast.worldmodel.scene.traffic import TrafficState

@@ -12,8 +12,8 @@ from torch import Tensor
 from drivecast.envs.batched.frame import Frame
 from drivecast.envs.batched.lanes import NO_LANE, Lanes
 from drivecast.envs.batched.scene import Scene
-from drivecast.envs.behaviour.driver_parameters import HIGHWAY_ENV, DriverParameters
 from drivecast.envs.recording.cast import VARIED_PARAMETERS, Cast, Whims
+from drivecast.worldmodel.rules.driver_parameters import HIGHWAY_ENV, DriverParameters
 from drivecast.worldmodel.scene.kinematics import within_limits
 from drivecast.worldmodel.scene.traffic import Controls, with_ego
 

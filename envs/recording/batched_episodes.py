@@ -14,11 +14,11 @@ from drivecast.envs.batched.first_scene import first_scene
 from drivecast.envs.batched.random_streams import RandomStreams
 from drivecast.envs.batched.scene import Scene
 from drivecast.envs.batched.simulator import SPAWNS, BatchedHighway
-from drivecast.envs.behaviour.elementary import numpy_functions
 from drivecast.envs.highway.road import through_lanes
 from drivecast.envs.recording.batched_egos import CastTraffic
 from drivecast.envs.recording.cast import RecordingPlan, Setting, draw_cast, draw_setting
 from drivecast.envs.recording.recorded_episode import RecordedEpisode, tracks_of
+from drivecast.worldmodel.rules.elementary import numpy_functions
 
 PART_EPISODES = 256  # at once: from here on more of them are no faster
 CAR_M, OBSTACLE_M = (5.0, 2.0), (2.0, 2.0)  # length, width

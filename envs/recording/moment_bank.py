@@ -11,12 +11,12 @@ from torch import Tensor
 from drivecast.envs.batched.moments import Moments
 from drivecast.envs.batched.scene import Scene
 from drivecast.envs.batched.simulator import SPAWNS, BatchedHighway
-from drivecast.envs.behaviour.driver_parameters import DriverParameters
-from drivecast.envs.behaviour.elementary import numpy_functions
 from drivecast.envs.highway.road import road_of, through_lanes
 from drivecast.envs.recording.batched_episodes import begin_part, parts_of, run_part
 from drivecast.envs.recording.cast import RecordingPlan
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.rules.driver_parameters import DriverParameters
+from drivecast.worldmodel.rules.elementary import numpy_functions
 
 SPLITS = ("train", "val")
 FIRST_SEED = 7_000_000  # of these episodes: recordings are made with small ones

@@ -9,21 +9,16 @@ import torch
 from torch import Tensor
 
 from drivecast.planner.costs.trajectory import Trajectory
+from drivecast.planner.imagination.world import ImaginedWorld
 from drivecast.worldmodel.energy.uncertainty import UncertaintyConfig, UncertaintyScale, disagreement
 from drivecast.worldmodel.forecaster.draws import LatentDraws
 from drivecast.worldmodel.forecaster.model import Memory, WorldModel
-from drivecast.worldmodel.scene.kinematics import drive
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
 Control = Callable[[int, TrafficState, TrafficState], Controls]  # (step, scene, scene one step before) -> controls
 # (scene, scene one step before, road, goal) -> controls: a policy, whatever it is made of
 Reaction = Callable[[TrafficState, TrafficState, Road, Goal], Controls]
-
-
-def drive_ego(scene: TrafficState, controls: Controls, dt_s: float) -> TrafficState:
-    """The scene with its ego one bicycle step on; the others stand still: `(batch, agent)`."""
-    return scene.with_ego(drive(scene[:, 0], controls, dt_s))
 
 
 def imagine(
@@ -64,25 +59,17 @@ def imagine(
         The trajectory, and the raw disagreement `(batch, measure)` where it was measured.
     """
     scenes, controls, measures = [], [], []
-    scene = memory.scene
-    who = torch.zeros_like(scene.valid)
-    who[:, 0] = True
-    first_acceleration = (scene.speed_mps[:, 0] - before.speed_mps[:, 0]) / model.config.dt_s
     masks = model.dropout_masks(uncertainty.masks, generator=generator) if uncertainty else None
     latents = LatentDraws(model, sample, generator, noise_period)
+    world = ImaginedWorld(model, memory, before, road, latents, others_listen)
+    first_acceleration = world.first_acceleration
     for step in range(steps):
-        latent = latents.at(step, memory)
-        chosen = control(step, scene, before)
-        ahead = drive_ego(scene, chosen, model.config.dt_s)
-        listening = memory if others_listen else memory.detach()
-        memory = model.step(listening, latent, road, ahead, who)
-        before, scene = scene, memory.scene
-        if not others_listen:
-            scene = scene.detach().with_ego(ahead[:, 0])
-        scenes.append(scene)
+        chosen = control(step, world.scene, world.before)
+        scenes.append(world.advance(chosen))
         controls.append(chosen)
         if uncertainty is not None and masks is not None and uncertainty.is_due(step, steps):
-            measures.append(disagreement(model, memory, latent, masks, uncertainty.reach_m))
+            assert world.latent is not None
+            measures.append(disagreement(model, world.memory, world.latent, masks, uncertainty.reach_m))
     raw = torch.stack(measures, 1) if measures else None
     trajectory = Trajectory(
         TrafficState.stack(scenes, 1), Controls.stack(controls, 1), first_acceleration, road, goal, model.config.dt_s

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from drivecast.worldmodel.scene.kinematics import MAX_STEERING_RAD, lateral_acceleration
+from drivecast.worldmodel.scene.kinematics import TURN_AT_LEAST_MPS, lateral_acceleration, steering_for
 from drivecast.worldmodel.scene.neighbours import FEATURES_PER_SLOT, SLOTS, find_neighbours
 from drivecast.worldmodel.scene.road import NO_LANE, Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
 OWN_FEATURES = 15
 BEFORE_IT_WAS_SAID = {"sees_markings": True}  # of policies older than this setting
-TURN_AT_LEAST_MPS = 5.0  # below it the lateral acceleration no longer bounds the steering
 
 
 @dataclass(frozen=True)
@@ -76,10 +75,7 @@ class Policy(nn.Module):
         # bounded as tanh is, but its slope falls with the cube of `raw`, not exponentially: saturation can be unlearned
         forward, sideways = (raw * (1.0 + raw**2).rsqrt()).unbind(-1)
         acceleration = torch.where(forward > 0, config.max_acceleration_mps2, config.max_braking_mps2) * forward
-        ego_speed = scene.speed_mps[:, 0].clamp_min(TURN_AT_LEAST_MPS)
-        curvature = config.max_lateral_mps2 * sideways / ego_speed**2
-        slip = torch.asin((curvature * scene.length_m[:, 0] / 2).clamp(-0.5, 0.5))
-        steering = torch.atan(2 * slip.tan()).clamp(-MAX_STEERING_RAD, MAX_STEERING_RAD)
+        steering = steering_for(config.max_lateral_mps2 * sideways, scene.speed_mps[:, 0], scene.length_m[:, 0])
         return Controls(acceleration, steering)
 
     def _features(self, scene: TrafficState, before: TrafficState, road: Road, goal: Goal) -> Tensor:

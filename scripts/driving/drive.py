@@ -19,9 +19,15 @@ from drivecast.scripts.tracking.mlflow_server import MODEL_ENDINGS
 if TYPE_CHECKING:
     import pandas as pd
 
+    from drivecast.planner.planning.driver import PlannerConfig
+
 HIGHWAY_ENV_PART = 8  # episodes that a process takes at a time where each of them is stepped by itself
 LEAST_PART = 8
-MODEL_FILES = ("policy.safetensors", "model.zip")  # whose folder says more than their name does
+MODEL_FILES = (
+    "policy.safetensors",
+    "world-model.safetensors",
+    "model.zip",
+)  # whose folder says more than their name does
 LEAST_PARTS = 4  # of an evaluation, so that several cores have something to do
 
 
@@ -40,6 +46,7 @@ class Drive:
         idm: The driver idm.
         scored_by: `policy:PATH`, with a local path, whose energy scores the drive; empty: it is not scored.
         config_hash: Stored with kept episodes.
+        planner: The driver planner; None: as it is by itself.
         first: How many episodes of the same driver come before these.
         keep: Whether any of these may be kept.
     """
@@ -56,6 +63,7 @@ class Drive:
     keep: bool = True
     label: str = ""
     place: str = ""
+    planner: PlannerConfig | None = None
 
     def parts(self, size: int) -> list[Drive]:
         """The same in pieces of `size` episodes."""
@@ -75,7 +83,7 @@ class Drive:
 
         device = self.source.device
         traffic = self.source.open()
-        driver = make_driver(self.place or self.driver, replace(self.idm, dt_s=traffic.dt_s), device)
+        driver = make_driver(self.place or self.driver, replace(self.idm, dt_s=traffic.dt_s), device, self.planner)
         driver.name = self.driver
         result = run_episodes(
             traffic,

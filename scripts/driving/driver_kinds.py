@@ -40,6 +40,7 @@ DRIVER_KINDS = (
     DriverKind("human", note="recorded traffic only", by_lanes=False),
     DriverKind("idm:SPEED"),
     DriverKind("policy:PATH", trained_by="train-policy"),
+    DriverKind("planner:PATH", note="around a world model, or that of a policy", trained_by="train-world-model"),
     DriverKind("ppo:PATH", trained_by="train-baseline"),
     DriverKind("dqn:PATH", trained_by="train-baseline"),
     DriverKind("tqc:PATH", trained_by="train-baseline"),
@@ -75,7 +76,7 @@ def named_drivers() -> str:
 def explains_drivers(config_class: type[T]) -> type[T]:
     """Put the list of drivers in the place that the docstring of a config keeps for it."""
     forms = ", ".join(kind.form + (f" ({kind.note})" if kind.note else "") for kind in DRIVER_KINDS)
-    text = f"{forms}; PATH: a file, a folder, or models:/NAME/VERSION of the registry"
+    text = f"{forms}; PATH: a file, a folder, models:/NAME/VERSION of the registry, or planner:pretrained:NAME"
     if config_class.__doc__:  # python -OO has none
         config_class.__doc__ = config_class.__doc__.replace(PLACE, text)
     return config_class

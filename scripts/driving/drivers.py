@@ -27,6 +27,7 @@ from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
 if TYPE_CHECKING:
     from drivecast.envs.drivers.learned.driver import StableBaselinesDriver
+    from drivecast.planner.planning.driver import GradientPlanner, PlannerConfig
     from drivecast.planner.policy.driver import ReactiveDriver
 
 BASELINES = ("ppo", "dqn", "tqc")
@@ -163,11 +164,13 @@ def check_policy_file(name: str) -> None:
         _baseline(name, 0.1, "cpu")
 
 
-def make_driver(name: str, idm: IDMConfig, device: str = "cpu") -> Driver:
+def make_driver(name: str, idm: IDMConfig, device: str = "cpu", planner: PlannerConfig | None = None) -> Driver:
     """The driver of that name, which it also carries as its own; `idm.dt_s` is the time between two calls."""
     kind = name.partition(":")[0]
     if kind == "policy":
         return _policy(name, device)
+    if kind == "planner":
+        return _planner(name, device, planner)
     if kind in BASELINES:
         return _baseline(name, idm.dt_s, device)
     driver: Any = {
@@ -257,8 +260,11 @@ def training_seed(name: str) -> int | None:
     if name.partition(":")[0] in BASELINES:
         return _baseline(name, 0.1, "cpu").card.seed
     from drivecast.planner.policy.training import POLICY_KIND
+    from drivecast.worldmodel.forecaster.loading import stored_model
     from drivecast.worldmodel.storage.checkpoint import load_model
 
+    if name.partition(":")[0] == "planner":
+        return stored_model(beside_policy(path)).extra.get("seed")
     return load_model(path, POLICY_KIND).extra.get("seed")
 
 
@@ -273,6 +279,20 @@ def realised_score(policy: str, device: str, dt_s: float) -> Score:
         return energy.terms(Trajectory(states[:, 1:], controls, before, road, goal, dt_s))
 
     return score
+
+
+def _planner(name: str, device: str, config: PlannerConfig | None) -> GradientPlanner:
+    from drivecast.planner.planning.driver import load_planner
+
+    path = driver_path(name)
+    assert path is not None
+    return load_planner(beside_policy(path), config, device, name)
+
+
+def beside_policy(path: Path) -> Path:
+    """The world model of a policy's file or folder; of anything else, the path itself."""
+    beside = path.parent / "world-model.safetensors"
+    return beside if path.name == "policy.safetensors" and beside.is_file() else path
 
 
 def _policy(name: str, device: str) -> ReactiveDriver:

@@ -54,12 +54,12 @@ def _model_file(uri: str, name: str, version: int) -> Path:
 
 
 def located(driver: str) -> str:
-    """A driver's name with a local path in the place of `models:/NAME/VERSION`; other names stay as they are.
+    """A driver's name with a local path in the place of `models:/NAME/VERSION` or `pretrained:NAME`; others stay.
 
     Raises:
-        InputError: The registry has no such model.
+        InputError: There is no such model.
     """
     kind, _, reference = driver.partition(":")
-    if kind not in TRAINED_BY or not reference.startswith(REGISTERED):
+    if kind not in TRAINED_BY or not reference.startswith((REGISTERED, PRETRAINED)):
         return driver
     return f"{kind}:{resolve_model(reference)}"

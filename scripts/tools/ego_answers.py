@@ -18,11 +18,11 @@ from torch import Tensor
 
 from drivecast.envs.batched.traffic import BatchedHighwayTraffic
 from drivecast.envs.drivers import IDMConfig, IDMDriver
-from drivecast.envs.drivers.steering import lane_keeping_steering
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.forecast import sampled_forecasts
 from drivecast.worldmodel.forecaster.loading import load_world_model
 from drivecast.worldmodel.forecaster.model import WorldModel
+from drivecast.worldmodel.rules.steering import lane_keeping_steering
 from drivecast.worldmodel.scene.contact import separation_m
 from drivecast.worldmodel.scene.lane_neighbours import lane_neighbours
 from drivecast.worldmodel.scene.road import NO_LANE, Road

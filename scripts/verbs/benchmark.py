@@ -12,6 +12,7 @@ from drivecast.envs.drivers.idm import IDMConfig
 from drivecast.envs.evaluation.closed_loop import ClosedLoopConfig
 from drivecast.envs.evaluation.suites import SUITES, Suite
 from drivecast.envs.recorded.config import RecordedTrafficConfig
+from drivecast.planner.planning.driver import PlannerConfig
 from drivecast.scripts.driving.drive import Drive, labels
 from drivecast.scripts.driving.driver_kinds import explains_drivers
 from drivecast.scripts.driving.drivers import (
@@ -59,6 +60,7 @@ class BenchmarkConfig:
         loop: How episodes are run and which are kept; what one batch has driven is saved.
         recorded: Recorded traffic; what the others do is the suite's.
         idm: The driver idm.
+        planner: The driver planner.
         spot_check: Episodes of each simulated suite that are driven in highway-env itself, too, after the simulator or
             highway-env was changed; 0: none. One takes 2 to 11 s of a core.
         spot_check_driver: Who drives them; none given: the first driver.
@@ -75,6 +77,7 @@ class BenchmarkConfig:
     loop: ClosedLoopConfig = field(default_factory=lambda: ClosedLoopConfig(batch=250))
     recorded: RecordedTrafficConfig = field(default_factory=RecordedTrafficConfig)
     idm: IDMConfig = field(default_factory=IDMConfig)
+    planner: PlannerConfig = field(default_factory=PlannerConfig)
     spot_check: int = 0
     spot_check_driver: list[str] = field(default_factory=list)
     device: str = "cpu"
@@ -151,7 +154,7 @@ def run(config: BenchmarkConfig, run: Run) -> None:
     """Drive what is missing; results are saved after each driver."""
     for driver in (located(Entrant.of(text).driver) for text in config.driver):
         check_policy_file(driver)
-        make_driver(driver, config.idm, config.device)
+        make_driver(driver, config.idm, config.device, config.planner)
     benchmark = Benchmark(config, run)
     config.output.mkdir(parents=True, exist_ok=True)
     began_s = time.monotonic()
@@ -308,7 +311,9 @@ class Benchmark:
         sources = {"code": self._code, "model": self._models[driver]}
         if suite.environment == RECORDED:
             sources |= {f"recordings {number}": store for number, store in enumerate(self._stores)}
-        plan = Drive(source, driver, seeds, loop, folder, config.idm, place=self._places[driver])
+        plan = Drive(
+            source, driver, seeds, loop, folder, config.idm, place=self._places[driver], planner=config.planner
+        )
         return Sitting(plan, config.output / "parts", sources)
 
     def _notes(self, suite: Suite) -> list[str]:
@@ -318,6 +323,7 @@ class Benchmark:
             names = ", ".join(Path(folder).name for folder in config.data)
             notes.append(f"Recordings: {names}; split: {config.split}.")
         changed = _changed("idm", config.idm, IDMConfig())
+        changed += _changed("planner", config.planner, PlannerConfig())
         changed += _changed("loop", ClosedLoopConfig(most_steps=config.loop.most_steps), ClosedLoopConfig())
         if suite.environment == RECORDED:
             changed += _changed("recorded", replace(config.recorded, others="replay"), RecordedTrafficConfig())

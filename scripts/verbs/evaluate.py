@@ -16,6 +16,7 @@ from drivecast.envs.drivers.idm import IDMConfig
 from drivecast.envs.evaluation.closed_loop import ClosedLoopConfig
 from drivecast.envs.imagined.config import ImaginedTrafficConfig
 from drivecast.envs.recorded.config import RecordedTrafficConfig
+from drivecast.planner.planning.driver import PlannerConfig
 from drivecast.scripts.driving.drive import Drive, driven, labels
 from drivecast.scripts.driving.driver_kinds import explains_drivers, without_destination
 from drivecast.scripts.driving.drivers import (
@@ -63,6 +64,7 @@ class EvaluateConfig:
         imagined: Imagined traffic.
         highway: highway-env's traffic.
         idm: The driver idm.
+        planner: The driver planner.
         device: Where tensors are computed: cpu, cuda, ...
         workers: Processes; 0: one per core.
     """
@@ -80,6 +82,7 @@ class EvaluateConfig:
     imagined: ImaginedTrafficConfig = field(default_factory=ImaginedTrafficConfig)
     highway: HighwayConfig = field(default_factory=HighwayConfig)
     idm: IDMConfig = field(default_factory=IDMConfig)
+    planner: PlannerConfig = field(default_factory=PlannerConfig)
     device: str = "cpu"
     workers: int = 0
 
@@ -108,7 +111,9 @@ def run(config: EvaluateConfig, run: Run) -> None:
     places = {driver: located(driver) for driver in config.driver}
     for driver, place in places.items():
         check_policy_file(place)
-        make_driver(place, config.idm, config.device)  # what cannot be loaded is told before anything is driven
+        make_driver(
+            place, config.idm, config.device, config.planner
+        )  # what cannot be loaded is told before anything is driven
         if place != driver:
             run.say(f"{driver} is {place}")
     model = resolve_model(config.model) if config.model and IMAGINED in config.environment else None
@@ -218,6 +223,7 @@ def _evaluate(
                 config_hash,
                 label=named[driver],
                 place=places[driver],
+                planner=config.planner,
             )
             table = _drive(drive, workers, run)
             by_driver[driver] = table
@@ -251,7 +257,7 @@ def _drive(drive: Drive, workers: Workers, run: Run) -> pd.DataFrame:
 
     source, driver = drive.source, drive.driver
     # replayed traffic is cheap; only a driver that imagines is worth more processes there
-    spread = source.environment != RECORDED or (driver.startswith("policy:") and source.device == "cpu")
+    spread = source.environment != RECORDED or (driver.startswith(("policy:", "planner:")) and source.device == "cpu")
     tables = []
     collisions = completed = 0
     with run.progress(total=len(drive.seeds), what=f"{source.environment}, {driver}") as progress:

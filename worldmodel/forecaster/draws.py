@@ -52,3 +52,9 @@ class LatentDraws:
         self._latent = self._latent.clone()
         self._latent[rows, agents] = first[torch.arange(len(rows), device=rows.device), agents]
         return self._latent
+
+    def picked(self, rows: Tensor) -> LatentDraws:
+        """Draws that go on for `rows` of these, from the same source of randomness."""
+        draws = LatentDraws(self.model, self.is_sampled, self.generator, self.period)
+        draws._latent = None if self._latent is None else self._latent[rows]
+        return draws

@@ -12,6 +12,7 @@ from drivecast.worldmodel.scene.traffic import Controls, TrafficState
 MAX_ACCELERATION_MPS2 = 6.0  # what highway-env's own drivers are held to
 MAX_BRAKING_MPS2 = 8.0  # an emergency stop on a dry road
 MAX_STEERING_RAD = 0.7  # about what a road car's front wheels reach
+TURN_AT_LEAST_MPS = 5.0  # below it a lateral acceleration no longer says how far to turn the wheels
 MIN_SPEED_FOR_STEERING_MPS = 0.5  # below it a recorded heading says nothing about the wheels
 
 
@@ -69,6 +70,13 @@ def within_limits(controls: Controls, speed_mps: Tensor, dt_s: float) -> Control
 def lateral_acceleration(steering_rad: Tensor, speed_mps: Tensor, length_m: Tensor) -> Tensor:
     """Of the bicycle, m/s², left positive: v² sin(beta) / (length / 2), beta as in `bicycle_step`."""
     return speed_mps**2 * (torch.atan(0.5 * torch.tan(steering_rad)).sin() / (length_m / 2))
+
+
+def steering_for(lateral_mps2: Tensor, speed_mps: Tensor, length_m: Tensor) -> Tensor:
+    """Steering angle, rad, of this `lateral_acceleration`; below 5 m/s as if at 5 m/s, and as far as wheels turn."""
+    curvature = lateral_mps2 / speed_mps.clamp_min(TURN_AT_LEAST_MPS) ** 2
+    slip = torch.asin((curvature * length_m / 2).clamp(-0.5, 0.5))
+    return torch.atan(2 * slip.tan()).clamp(-MAX_STEERING_RAD, MAX_STEERING_RAD)
 
 
 def wrapped(angle_rad: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from drivecast.envs.batched.decisions import TAU_ACCELERATION_S
-from drivecast.envs.drivers.lanes_beside import runs_beside, touches
-from drivecast.envs.drivers.steering import lane_keeping_steering
+from drivecast.worldmodel.rules.lanes_beside import runs_beside, touches
+from drivecast.worldmodel.rules.steering import lane_keeping_steering
 from drivecast.worldmodel.scene.lane_neighbours import single_lane
 from drivecast.worldmodel.scene.road import NO_LANE, Road
 from drivecast.worldmodel.scene.traffic import Controls, TrafficState

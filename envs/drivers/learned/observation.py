@@ -15,7 +15,7 @@ from drivecast.envs.batched.observation import (
     RELATIVE,
     KinematicsConfig,
 )
-from drivecast.envs.drivers.lanes_beside import lanes_abreast, leftmost
+from drivecast.worldmodel.rules.lanes_beside import lanes_abreast, leftmost
 from drivecast.worldmodel.scene.lane_neighbours import single_lane
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState

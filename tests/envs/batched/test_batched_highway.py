@@ -10,13 +10,13 @@ from drivecast.envs.batched import simulator
 from drivecast.envs.batched.parity import compare
 from drivecast.envs.batched.simulator import BatchedHighway, advance
 from drivecast.envs.batched.traffic import BatchedHighwayTraffic
-from drivecast.envs.behaviour.driver_parameters import DriverParameters
-from drivecast.envs.behaviour.elementary import numpy_functions
 from drivecast.envs.drivers import ConstantVelocityDriver
 from drivecast.envs.evaluation.closed_loop import ClosedLoopConfig, run_episodes
 from drivecast.envs.highway.simulator import mended_class
 from drivecast.envs.highway.traffic import HighwayTraffic
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.rules.driver_parameters import DriverParameters
+from drivecast.worldmodel.rules.elementary import numpy_functions
 
 CONTINUOUS = {"type": "ContinuousAction"}
 TEN_HERTZ = {"action": CONTINUOUS, "simulation_frequency": 10, "policy_frequency": 10}

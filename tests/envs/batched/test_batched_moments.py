@@ -5,9 +5,9 @@ import torch
 
 from drivecast.envs.batched.moments import Branch, Moments
 from drivecast.envs.batched.traffic import BatchedHighwayTraffic
-from drivecast.envs.behaviour.driver_parameters import HIGHWAY_ENV, DriverParameters
 from drivecast.envs.recording.moment_bank import MomentBank, MomentBankConfig
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.rules.driver_parameters import HIGHWAY_ENV, DriverParameters
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls
 

@@ -12,8 +12,8 @@ from highway_env.road.road import RoadNetwork
 from highway_env.vehicle.behavior import IDMVehicle
 
 from drivecast.envs.drivers import ConstantVelocityDriver, HumanDriver, IdleDriver, IDMConfig, IDMDriver
-from drivecast.envs.drivers.steering import lane_keeping_steering
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.rules.steering import lane_keeping_steering
 from drivecast.worldmodel.scene.kinematics import bicycle_step
 from drivecast.worldmodel.scene.lane_neighbours import lane_neighbours, nearest_agents
 from drivecast.worldmodel.scene.road import NO_LANE, Road

@@ -8,7 +8,6 @@ import torch
 from drivecast.envs.batched.traffic import BatchedHighwayTraffic
 from drivecast.envs.drivers.ceiling import CeilingDriver
 from drivecast.envs.drivers.idm import IDMConfig, IDMDriver
-from drivecast.envs.drivers.in_the_way import bound_lane, in_the_way
 from drivecast.envs.drivers.lane_frame import LaneFrame
 from drivecast.envs.drivers.proposals import RuleConfig
 from drivecast.envs.drivers.rule import RuleDriver
@@ -16,6 +15,7 @@ from drivecast.envs.drivers.rule_rollout import Rollout, next_heading
 from drivecast.envs.evaluation.closed_loop import ClosedLoopConfig, run_episodes
 from drivecast.envs.highway.traffic import HighwayTraffic
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.rules.in_the_way import bound_lane, in_the_way
 from drivecast.worldmodel.scene.kinematics import MAX_STEERING_RAD, drive
 from drivecast.worldmodel.scene.lane_neighbours import lane_neighbours
 from drivecast.worldmodel.scene.road import NO_LANE, Road

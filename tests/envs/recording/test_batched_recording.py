@@ -7,12 +7,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from drivecast.envs.behaviour.driver_parameters import DriverParameters
 from drivecast.envs.recording import batched_egos as egos
 from drivecast.envs.recording import cast as recording_cast
 from drivecast.envs.recording.batched_episodes import PART_EPISODES, parts_of, record_part
 from drivecast.envs.recording.cast import BEHAVIOURS, RecordingPlan, draw_cast, draw_setting
 from drivecast.envs.recording.recorder import processes_for, record_episodes, simulator_of
+from drivecast.worldmodel.rules.driver_parameters import DriverParameters
 
 RANGES = {"density": (0.8, 1.5), "speed_scale": (0.8, 1.2), "desired_speed_mps": (15.0, 32.0)}
 

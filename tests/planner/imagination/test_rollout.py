@@ -6,9 +6,10 @@ import pytest
 import torch
 from traffic_scenes import history_of, scene
 
-from drivecast.planner.imagination.rollout import drive_ego, imagine
+from drivecast.planner.imagination.rollout import imagine
 from drivecast.worldmodel.energy.uncertainty import UncertaintyConfig, UncertaintyScale
 from drivecast.worldmodel.forecaster.model import WorldModel, WorldModelConfig
+from drivecast.worldmodel.scene.kinematics import drive
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal
 
@@ -47,7 +48,7 @@ def test_the_ego_follows_its_bicycle_exactly(model):
     assert trajectory.states.speed_mps[0, -1, 0].item() == pytest.approx(20 + 1.2, abs=1e-4)
     state = PRESENT
     for _ in range(12):
-        state = drive_ego(state, Controls(torch.ones(1), torch.zeros(1)), 0.1)
+        state = state.with_ego(drive(state[:, 0], Controls(torch.ones(1), torch.zeros(1)), 0.1))
     torch.testing.assert_close(trajectory.states.position_m[:, -1, 0], state.position_m[:, 0])
 
 

@@ -19,11 +19,11 @@ from drivecast.envs.drivers.learned.driver import StableBaselinesDriver, load_ba
 from drivecast.envs.drivers.learned.meta_actions import MetaActions
 from drivecast.envs.drivers.learned.observation import HighwayObservation
 from drivecast.envs.drivers.learned.settings import TQCSettings
-from drivecast.envs.drivers.steering import lane_keeping_steering
 from drivecast.envs.highway.road import road_of, through_lanes
 from drivecast.envs.highway.simulator import mended_class, read_state, road_users
 from drivecast.envs.recorded.traffic import RecordedTraffic
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.rules.steering import lane_keeping_steering
 from drivecast.worldmodel.scene.kinematics import MAX_STEERING_RAD
 from drivecast.worldmodel.scene.road import NO_LANE, Road
 from drivecast.worldmodel.scene.traffic import Goal, TrafficState

@@ -12,8 +12,8 @@ import math
 import torch
 from torch import Tensor
 
-from drivecast.envs.behaviour.driver_parameters import DriverParameters
-from drivecast.envs.behaviour.elementary import asin, atan, power, tan
+from drivecast.worldmodel.rules.driver_parameters import DriverParameters
+from drivecast.worldmodel.rules.elementary import asin, atan, power, tan
 
 TAU_HEADING_S = 0.2
 TAU_LATERAL_S = 0.6

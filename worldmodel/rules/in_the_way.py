@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from drivecast.envs.behaviour.laws import TAU_LATERAL_S
+from drivecast.worldmodel.rules.laws import TAU_LATERAL_S
 from drivecast.worldmodel.scene.lane_neighbours import LaneNeighbours, nearest_along, single_lane
 from drivecast.worldmodel.scene.road import NO_LANE, Road, RoadPosition
 from drivecast.worldmodel.scene.traffic import TrafficState

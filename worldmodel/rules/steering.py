@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from drivecast.envs.behaviour.laws import TAU_PURSUIT_S, lane_steering
+from drivecast.worldmodel.rules.laws import TAU_PURSUIT_S, lane_steering
 from drivecast.worldmodel.scene.kinematics import MAX_STEERING_RAD
 from drivecast.worldmodel.scene.lane_neighbours import single_lane
 from drivecast.worldmodel.scene.road import Road
@@ -18,7 +18,7 @@ def lane_keeping_steering(ego: TrafficState, road: Road, lane: Tensor, offset_m:
     """Steering angle in rad, left positive, that brings the ego to the centre of `lane (batch,)` and keeps it there.
 
     Held within what a car's wheels reach (0.7 rad; highway-env: 1.05), see
-    `drivecast.envs.behaviour.laws.lane_steering`.
+    `drivecast.worldmodel.rules.laws.lane_steering`.
 
     Args: `ego (batch,)`; `offset_m` from the centre, left positive, if it is to be kept there.
     """

@@ -1,0 +1,76 @@
+"""A world that goes on in imagination, step by step, and branches: the ego by its bicycle, the others by a model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from drivecast.worldmodel.forecaster.draws import LatentDraws
+from drivecast.worldmodel.forecaster.model import Memory, WorldModel
+from drivecast.worldmodel.scene.kinematics import drive
+from drivecast.worldmodel.scene.road import Road
+from drivecast.worldmodel.scene.traffic import Controls, TrafficState
+
+
+class ImaginedWorld:
+    """Scenes that go on under the ego's controls, `(row, agent)` each, the ego at agent 0.
+
+    Args:
+        model: The world model; the caller freezes it.
+        memory: What it remembers of the past.
+        before: The scene one step before the present.
+        road: The road of each row.
+        latents: The others' latents: the ego never chooses them.
+        others_listen: Let the gradient flow through the others' answers to the ego. If False it is cut: they still
+            answer, but the ego is not rewarded for pushing them.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        memory: Memory,
+        before: TrafficState,
+        road: Road,
+        latents: LatentDraws,
+        others_listen: bool = True,
+    ) -> None:
+        self.model, self.memory, self.before, self.road = model, memory, before, road
+        self.latents, self.others_listen = latents, others_listen
+        self.scene = memory.scene
+        self.step = 0
+        self.latent: Tensor | None = None  # of the step that led here
+
+    @property
+    def first_acceleration(self) -> Tensor:
+        """The ego's, m/s², over the step that led here, `(row,)`."""
+        return (self.scene.speed_mps[:, 0] - self.before.speed_mps[:, 0]) / self.model.config.dt_s
+
+    def advance(self, controls: Controls) -> TrafficState:
+        """One step on under `controls (row,)`; the scene after it."""
+        self.latent = self.latents.at(self.step, self.memory)
+        ego = drive(self.scene[:, 0], controls, self.model.config.dt_s)
+        who = torch.zeros_like(self.scene.valid)
+        who[:, 0] = True
+        listening = self.memory if self.others_listen else self.memory.detach()
+        self.memory = self.model.step(listening, self.latent, self.road, self.scene.with_ego(ego), who)
+        self.before, self.scene = self.scene, self.memory.scene
+        if not self.others_listen:
+            self.scene = self.scene.detach().with_ego(ego)
+        self.step += 1
+        return self.scene
+
+    def picked(self, rows: Tensor) -> ImaginedWorld:
+        """The worlds of `rows`, which may be named several times: from here on they go their own ways.
+
+        Where latents are shared (`LatentDraws.period`), rows come in whole periods.
+        """
+        world = ImaginedWorld(
+            self.model,
+            self.memory[rows],
+            self.before[rows],
+            self.road[rows],
+            self.latents.picked(rows),
+            self.others_listen,
+        )
+        world.step = self.step
+        return world

@@ -1,0 +1,1 @@
+"""Planners: model-predictive control at decision time, by search and by gradient through the world model."""

@@ -1,0 +1,177 @@
+"""The planner as a Driver: it searches manoeuvres in imagination, refines the best by gradient, and drives it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from drivecast.planner.costs.energy import Energy, EnergyConfig, EnergyWeights
+from drivecast.planner.costs.terms import ProximityConfig
+from drivecast.planner.imagination.world import ImaginedWorld
+from drivecast.planner.planning.manoeuvre import LawConfig
+from drivecast.planner.planning.refinement import Refinement, RefinementConfig, with_added
+from drivecast.planner.planning.search import Found, ManoeuvreSearch, SearchConfig
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.forecaster.draws import LatentDraws
+from drivecast.worldmodel.forecaster.loading import load_world_model
+from drivecast.worldmodel.forecaster.model import WorldModel
+from drivecast.worldmodel.scene.driver import Imagination
+from drivecast.worldmodel.scene.lane_neighbours import nearest_indices, pick_agents
+from drivecast.worldmodel.scene.road import Road
+from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
+
+PLANNING_ENERGY = EnergyConfig(
+    weights=EnergyWeights(proximity=1.0, lane=0.05, comfort=0.15, uncertainty=0.0),
+    proximity=ProximityConfig(standstill_m=2.0, headway_s=0.2, braking_mps2=5.0),
+    discount=1.0,
+)
+
+
+@dataclass(frozen=True)
+class PlannerConfig:
+    """The planner.
+
+    Args:
+        decide_every_s: Time between two searches, s; in between, the chosen plan is driven by its laws.
+        max_agents: Vehicles imagined, the ego and the nearest to it.
+        energy: What plans cost. Its proximity is the room that the planner keeps, not the room that is comfortable.
+        law: How manoeuvres are carried out.
+        search: The search among manoeuvres.
+        refinement: What gradients add to the best plan.
+    """
+
+    decide_every_s: float = 0.5
+    max_agents: int = 16
+    energy: EnergyConfig = field(default_factory=lambda: PLANNING_ENERGY)
+    law: LawConfig = field(default_factory=LawConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    refinement: RefinementConfig = field(default_factory=RefinementConfig)
+
+    def __post_init__(self) -> None:
+        if self.decide_every_s <= 0 or self.max_agents < 2:
+            raise InputError("planner: expected decide_every_s above 0 and max_agents of at least 2")
+
+
+class GradientPlanner:
+    """Model-predictive control with a learned world model.
+
+    Every `decide_every_s` it searches sequences of manoeuvres in imagined futures (`ManoeuvreSearch`) and lowers the
+    energy of the best one by gradient through the model (`Refinement`). Between two decisions it carries the plan out
+    by the same laws, on what it sees.
+
+    Args:
+        model: The world model, frozen.
+        config: The planner.
+        name: The driver's.
+        seed: Of the futures.
+    """
+
+    history_steps = 20
+
+    def __init__(
+        self, model: WorldModel, config: PlannerConfig | None = None, name: str = "planner", seed: int = 0
+    ) -> None:
+        self.model, self.config, self.name, self.seed = model, config or PlannerConfig(), name, seed
+        self.dt_s = model.config.dt_s
+        self.energy = Energy(self.config.energy)
+        self.search = ManoeuvreSearch(self.config.search, self.config.law, self.energy, self.dt_s)
+        self.refinement = Refinement(self.config.refinement, self.search)
+        self.decide_every = max(1, round(self.config.decide_every_s / self.dt_s))
+
+    @property
+    def chosen_lane(self) -> Tensor:
+        """The lane that each ego steers for, `(batch,)`."""
+        return self._lane
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def reset(self, scene: TrafficState, road: Road, goal: Goal) -> None:
+        self._lane = road.project(scene.position_m[:, :1]).lane[:, 0].to(self.device)
+        self._steps = self._decided = 0
+        self.found: Found | None = None
+
+    @torch.no_grad()
+    def act(self, history: TrafficState, road: Road, goal: Goal) -> Controls:
+        given = history.valid.device
+        history, road, goal = self._seen(history), road.to(self.device), goal.to(self.device)
+        if self._steps % self.decide_every == 0:
+            self._decide(history, road, goal)
+        since = self._steps - self._decided
+        self._steps += 1
+        scene = history[:, -1]
+        controls = self.search.laws(self._plan, self._lanes, road, since)(0).controls(scene)
+        if self._added is not None:
+            controls = with_added(controls, self._added[:, min(since, self._added.shape[1] - 1)], scene)
+        return controls.to(given)
+
+    @torch.no_grad()
+    def imagine(self, history: TrafficState, road: Road, goal: Goal, samples: int = 6, steps: int = 30) -> Imagination:
+        """The plan under the likeliest future, `samples` futures of the others, and the mean energy over them."""
+        given = history.valid.device
+        history, road, goal = history.to(self.device), road.to(self.device), goal.to(self.device)
+        plan = self._unrolled(history, road, goal, 1, steps, sample=False)[1]
+        terms, states = self._unrolled(history, road, goal, samples, steps, sample=True)
+        batch = len(history.valid)
+        return Imagination(
+            plan_m=plan.position_m[:, :, 0].to(given),
+            futures_m=states.position_m.view(batch, samples, steps, -1, 2).to(given),
+            cost={name: cost.mean(1).to(given) for name, cost in terms.items() if name != "contact"},
+        )
+
+    def _seen(self, history: TrafficState) -> TrafficState:
+        agents = nearest_indices(history[:, -1], self.config.max_agents - 1)
+        return pick_agents(history, agents).to(self.device)
+
+    def _decide(self, history: TrafficState, road: Road, goal: Goal) -> None:
+        futures, batch = self.config.search.futures, len(history.valid)
+        world = self._world(history, road, futures, sample=futures > 1)
+        self.found = self.search.find(world, goal, self._lane)
+        best = self.found.best(batch)
+        way = self.found.way(best)
+        lanes = [stretch.lane[rows] for stretch, rows in zip(self.found.stretches, way, strict=True)]
+        self._lanes = torch.stack(lanes, 1)
+        self._plan, self._lane, self._decided = self.found.manoeuvre[best], lanes[0], self._steps
+        self._added = None
+        if self.config.refinement.iterations:
+            self._added, _ = self.refinement.refine(world, goal, self._plan, self._lanes)
+
+    def _world(self, history: TrafficState, road: Road, futures: int, sample: bool) -> ImaginedWorld:
+        """The present, a row per episode and future, futures innermost; all episodes share the futures' noise."""
+        rows = torch.arange(len(history.valid), device=self.device).repeat_interleave(futures)
+        noise = torch.Generator(self.device).manual_seed(self.seed + self._steps)
+        latents = LatentDraws(self.model, sample, noise, futures)
+        before = history[:, -min(2, history.valid.shape[1])][rows]
+        return ImaginedWorld(self.model, self.model.observe(history, road)[rows], before, road[rows], latents)
+
+    def _unrolled(
+        self, history: TrafficState, road: Road, goal: Goal, futures: int, steps: int, sample: bool
+    ) -> tuple[dict[str, Tensor], TrafficState]:
+        """What the plan in hand leads to from here: its cost by term `(batch, future, step)`, and the states."""
+        batch = len(history.valid)
+        world = self._world(history, road, futures, sample)
+        since = max(self._steps - 1 - self._decided, 0)
+        lanes = self._lanes.repeat_interleave(futures, 0)
+        laws = self.search.laws(self._plan.repeated(futures), lanes, world.road, since)
+
+        def control(step: int) -> Controls:
+            return laws(step).controls(world.scene)
+
+        episode = torch.arange(batch, device=self.device)
+        terms, states, _ = self.search.unroll(world, goal, episode, steps, control, 0)
+        return terms, states
+
+
+def load_planner(
+    path: Path | str, config: PlannerConfig | None = None, device: str = "cpu", name: str = ""
+) -> GradientPlanner:
+    """The planner around a world model: a file, the folder that holds it, or `pretrained:NAME`.
+
+    Raises:
+        InputError: It is missing, damaged, or no world model.
+    """
+    return GradientPlanner(load_world_model(path, device), config, name or f"planner:{path}")

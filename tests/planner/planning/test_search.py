@@ -1,0 +1,200 @@
+"""The planner's search and refinement, in a world whose cars keep their speed (an untrained world model)."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from traffic_scenes import history_of, scene
+
+from drivecast.planner.imagination.world import ImaginedWorld
+from drivecast.planner.planning.driver import GradientPlanner, PlannerConfig
+from drivecast.planner.planning.manoeuvre import Law, LawConfig, Manoeuvre
+from drivecast.planner.planning.refinement import Refinement, RefinementConfig
+from drivecast.planner.planning.search import SearchConfig
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.forecaster.draws import LatentDraws
+from drivecast.worldmodel.forecaster.model import WorldModel, WorldModelConfig
+from drivecast.worldmodel.scene.kinematics import drive
+from drivecast.worldmodel.scene.road import Road
+from drivecast.worldmodel.scene.traffic import Goal, TrafficState
+
+FREE = PlannerConfig()
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return WorldModel(WorldModelConfig(hidden=8, latent_dims=2)).eval().requires_grad_(False)
+
+
+def goal_of(scenes: TrafficState, desired_mps: float = 30.0) -> Goal:
+    batch = len(scenes.valid)
+    return Goal(torch.full((batch,), desired_mps), torch.full((batch,), -1))
+
+
+def decided(model, present, lanes=3, config=FREE, road=None):
+    """The planner after one decision in `present`, and its controls."""
+    road = road or Road.straight(lanes, batch=len(present.valid), start_m=-1000.0)
+    planner = GradientPlanner(model, config)
+    planner.reset(present, road, goal_of(present))
+    controls = planner.act(history_of(present, 3), road, goal_of(present))
+    return planner, controls
+
+
+def driven(model, present, seconds, config=FREE, road=None, lanes=3):
+    """States of a closed loop whose others keep their velocity, as the model expects."""
+    road = road or Road.straight(lanes, batch=len(present.valid), start_m=-1000.0)
+    planner, goal = GradientPlanner(model, config), goal_of(present)
+    states = [present]
+    planner.reset(present, road, goal)
+    for _ in range(round(seconds / 0.1)):
+        now = states[-1]
+        controls = planner.act(TrafficState.stack(states[-3:], 1), road, goal)
+        moved = replace(now, position_m=now.position_m + 0.1 * now.velocity_mps)
+        states.append(moved.with_ego(drive(now[:, 0], controls, 0.1)))
+    return TrafficState.stack(states, 1)
+
+
+def test_it_steers_for_the_free_lane_beside_a_slow_leader(model):
+    present = scene((0, -4, 25), (30, -4, 15), (25, 0, 15))
+    planner, controls = decided(model, present)
+    assert planner.chosen_lane.tolist() == [2]
+    assert controls.steering_rad[0] < 0
+
+
+def test_it_sees_that_a_change_pays_only_because_another_follows(model):
+    """Own lane and the next are blocked alike; the one after is free: only two changes in a row gain anything."""
+    present = scene((0, 0, 25), (40, 0, 15), (62, -4, 15))
+    planner, _ = decided(model, present)
+    assert planner.chosen_lane.tolist() == [1]
+    short = replace(FREE, search=replace(FREE.search, horizon_s=1.5))
+    assert decided(model, present, config=short)[0].chosen_lane.tolist() == [0]
+
+
+def test_it_does_not_change_into_a_car_alongside(model):
+    present = scene((0, 0, 25), (30, 0, 15), (0, -4, 25))
+    assert decided(model, present, lanes=2)[0].chosen_lane.tolist() == [0]
+
+
+def test_full_braking_is_always_among_the_plans_and_taken_when_nothing_else_avoids_a_contact(model):
+    planner, controls = decided(model, scene((0, 0, 25), (46, 0, 0)), lanes=1)
+    assert planner.found is not None
+    assert planner.found.manoeuvre.brakes.any()
+    assert controls.acceleration_mps2[0] < -6
+
+
+def test_a_plan_costs_what_comes_of_it(model):
+    """Where others do as imagined, driving the plan for its whole horizon costs exactly what was found."""
+    config = replace(FREE, decide_every_s=6.0, refinement=replace(FREE.refinement, iterations=0))
+    present = scene((0, -4, 25), (30, -4, 15), (25, 0, 15))
+    planner, _ = decided(model, present, config=config)
+    best = planner.found.best(1)
+    stretch = planner.found.stretches[-1]
+    expected = stretch.states.position_m[planner.found.way(best)[-1], -1, 0]
+    reached = driven(model, present, 6.0, config).position_m[:, -1, 0]
+    torch.testing.assert_close(reached, expected, atol=0.05, rtol=0)
+
+
+def test_episodes_of_a_batch_do_not_depend_on_each_other(model):
+    one, other = scene((0, -4, 25), (30, -4, 15), (25, 0, 15)), scene((0, 0, 20), (80, 0, 18), (-20, -4, 24))
+    both = TrafficState.cat([one, other])
+    planner, controls = decided(model, both)
+    for number, alone in enumerate((one, other)):
+        single, its_controls = decided(model, alone)
+        assert single.chosen_lane[0] == planner.chosen_lane[number]
+        torch.testing.assert_close(its_controls.acceleration_mps2[0], controls.acceleration_mps2[number])
+        torch.testing.assert_close(its_controls.steering_rad[0], controls.steering_rad[number])
+
+
+def test_the_beam_keeps_as_many_plans_as_it_may_and_the_best_of_them(model):
+    present = scene((0, -4, 25), (30, -4, 15), (25, 0, 15))
+    wide = decided(model, present, config=replace(FREE, search=replace(FREE.search, beam=64)))[0].found
+    narrow = decided(model, present, config=replace(FREE, search=replace(FREE.search, beam=3)))[0].found
+    assert len(narrow.energy) <= 10 < len(wide.energy)
+    assert wide.energy.min() <= narrow.energy.min() + 1e-5
+
+
+def test_plans_are_judged_by_the_worst_of_their_futures(model):
+    planner = GradientPlanner(model, replace(FREE, search=SearchConfig(futures=4, worst_share=0.5)))
+    cost = torch.tensor([[1.0, 2.0, 3.0, 10.0], [4.0, 4.0, 4.0, 4.0]])
+    assert planner.search.judged(cost).tolist() == [6.5, 4.0]
+
+
+def world_of(model, present, road):
+    history = history_of(present, 3)
+    return ImaginedWorld(model, model.observe(history, road), history[:, -2], road, LatentDraws(model, False))
+
+
+def test_the_gradient_of_a_refinement_is_that_of_its_cost(model):
+    exact = copy.deepcopy(model).double()
+    road = Road.straight(2, start_m=-1000.0).map(lambda t: t.double() if t.is_floating_point() else t)
+    present = scene((0, 0.3, 25), (40, 0, 18), dtype=torch.float64)
+    refinement = Refinement(RefinementConfig(horizon_s=1.0, knots=3), GradientPlanner(exact, FREE).search)
+    gap, wish = torch.tensor([[0.3], [30.0]], dtype=torch.float64)
+    plan = Manoeuvre(torch.tensor([0]), gap, wish, torch.tensor([False]))
+    goal = Goal(wish, torch.tensor([-1]))
+
+    def cost(knots):
+        world = world_of(exact, present, road)
+        return refinement._cost(world, goal, plan, torch.tensor([[0]]), knots)[0].sum()
+
+    knots = 0.1 * torch.ones(1, 3, 2, dtype=torch.float64)
+    assert torch.autograd.gradcheck(cost, knots.requires_grad_(), eps=1e-6, atol=1e-5)
+
+
+def test_a_refinement_lowers_the_cost_and_never_keeps_what_does_not(model):
+    road, present = Road.straight(2, start_m=-1000.0), scene((0, 0.3, 25), (40, 0, 18))
+    planner = GradientPlanner(model, FREE)
+    plan = Manoeuvre(torch.tensor([0]), torch.tensor([0.3]), torch.tensor([30.0]), torch.tensor([False]))
+    lanes = torch.tensor([[0]])
+    world, goal = world_of(model, present, road), goal_of(present)
+    gains = []
+    for rate in (0.3, 1e3):
+        refinement = Refinement(RefinementConfig(iterations=4, learning_rate=rate), planner.search)
+        added, gain = refinement.refine(world, goal, plan, lanes)
+        gains.append(gain.item())
+        assert added.abs().max() <= refinement.config.most_mps2
+    assert gains[0] > 0.01
+    assert gains[1] >= 0.0
+
+
+def test_the_law_stops_before_the_end_of_a_lane_and_behind_who_stands(model):
+    road = replace(Road.straight(1, length_m=100.0), open_end=torch.tensor([[False]]))
+    states = driven(model, scene((0, 0, 20), (-50, 0, 0)), 15.0, road=road)
+    assert 90 < states.position_m[0, -1, 0, 0] < 97.5
+    assert states.speed_mps[0, -1, 0] < 0.3
+    states = driven(model, scene((0, 0, 20), (100, 0, 0)), 15.0, lanes=1)
+    assert 85 < states.position_m[0, -1, 0, 0] < 95
+
+
+def test_a_lane_change_keeps_to_the_lateral_acceleration_that_is_allowed():
+    road, config = Road.straight(2), LawConfig(lateral_mps2=2.0)
+    plan = Manoeuvre(torch.tensor([1]), torch.tensor([1.0]), torch.tensor([25.0]), torch.tensor([False]))
+    law, state = Law(plan, road, config), scene((0, 0, 25))
+    yaw_rates, across = [], []
+    for _ in range(60):
+        before = state.heading_rad[0, 0]
+        state = state.with_ego(drive(state[:, 0], law.controls(state), 0.1))
+        yaw_rates.append((state.heading_rad[0, 0] - before) / 0.1)
+        across.append(state.position_m[0, 0, 1].item())
+    assert (torch.stack(yaw_rates).abs() * 25).max() < 2.05
+    assert across[-1] == pytest.approx(-4, abs=0.05)
+    assert min(across) > -4.1  # no overshoot
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: SearchConfig(beam=0),
+        lambda: SearchConfig(time_gaps_s=()),
+        lambda: RefinementConfig(knots=1),
+        lambda: LawConfig(lateral_mps2=0.0),
+        lambda: PlannerConfig(decide_every_s=0.0),
+    ],
+)
+def test_what_makes_no_planner_is_refused(wrong):
+    with pytest.raises(InputError):
+        wrong()
