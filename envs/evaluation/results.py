@@ -108,6 +108,9 @@ def pool(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for name in ("mean_speed_mps", "mean_speed_low_mps", "mean_speed_high_mps", "uncomfortable_rate"):
         values = [result[name] for result in results if result[name] is not None]
         pooled[name] = float(np.mean(values)) if values else None
+    for name in ("decision_ms_p50", "decision_ms_p99"):
+        values = [result[name] for result in results if result.get(name) is not None]
+        pooled[name] = float(np.mean(values)) if values else None
     to_human = [result["progress_to_human"] for result in results if result.get("progress_to_human") is not None]
     pooled["progress_to_human"] = float(np.mean(to_human)) if to_human else None
     headways = [result["time_headway_s"]["p50"] for result in results if result["time_headway_s"]["p50"] is not None]

@@ -19,7 +19,9 @@ from drivecast.scripts.tracking.mlflow_server import MODEL_ENDINGS
 if TYPE_CHECKING:
     import pandas as pd
 
+    from drivecast.envs.lockstep import LockstepTraffic
     from drivecast.planner.planning.driver import PlannerConfig
+    from drivecast.worldmodel.scene.driver import Driver
 
 HIGHWAY_ENV_PART = 8  # episodes that a process takes at a time where each of them is stepped by itself
 LEAST_PART = 8
@@ -79,12 +81,10 @@ class Drive:
     def run(self, on_progress: OnProgress | None = None) -> pd.DataFrame:
         """Drive, write the episodes that are kept, return the table of episodes."""
         from drivecast.envs.evaluation.closed_loop import run_episodes
-        from drivecast.scripts.driving.drivers import make_driver, realised_score
+        from drivecast.scripts.driving.drivers import realised_score
 
         device = self.source.device
-        traffic = self.source.open()
-        driver = make_driver(self.place or self.driver, replace(self.idm, dt_s=traffic.dt_s), device, self.planner)
-        driver.name = self.driver
+        traffic, driver = self._opened()
         result = run_episodes(
             traffic,
             driver,
@@ -98,6 +98,21 @@ class Drive:
         for episode in result.episodes:
             episode.write(self._file(episode.metadata.seed))
         return result.table
+
+    def decision_ms(self) -> dict[str, float | None]:
+        """How long the driver takes for one decision, alone in an episode; not by how many are driven at a time."""
+        from drivecast.envs.evaluation.latency import decision_ms
+
+        return decision_ms(*self._opened(), self.seeds)
+
+    def _opened(self) -> tuple[LockstepTraffic, Driver]:
+        from drivecast.scripts.driving.drivers import make_driver
+
+        traffic = self.source.open()
+        idm = replace(self.idm, dt_s=traffic.dt_s)
+        driver = make_driver(self.place or self.driver, idm, self.source.device, self.planner)
+        driver.name = self.driver
+        return traffic, driver
 
     def trim(self, table: pd.DataFrame) -> None:
         """Each part kept the first crashes that it saw: leave the first ones of all, by the whole `table`."""

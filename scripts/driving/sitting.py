@@ -45,7 +45,16 @@ class Sitting:
         self.identity = _identity(self.plan, self.sources)
         self.plan = replace(self.plan, config_hash=self.identity)
         self.name = f"{self.plan.source.environment}-{short_name(self.plan.driver)}-{self.identity}"
-        self.seconds = self._seconds()
+        noted = self._noted()
+        self.seconds = float(noted.get("seconds", 0.0))
+        self._decision_ms: dict[str, float | None] = noted.get("decision_ms") or {}
+
+    def decision_ms(self) -> dict[str, float | None]:
+        """How long one decision takes (`Drive.decision_ms`); measured once."""
+        if not self._decision_ms:
+            self._decision_ms = self.plan.decision_ms()
+            self._note()
+        return self._decision_ms
 
     def drive(self, what: str, workers: Workers, run: Run) -> pd.DataFrame:
         """Drive what is missing; the table of all.
@@ -114,14 +123,20 @@ class Sitting:
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_file(self._file(part)) as temporary:
             table.to_parquet(temporary, index=False)
-        with atomic_file(self.folder / f"{self.name}.json") as temporary:
-            temporary.write_text(json.dumps({"seconds": self.seconds}), encoding="utf-8")
+        self._note()
 
-    def _seconds(self) -> float:
+    def _note(self) -> None:
+        from drivecast.worldmodel.storage.files import atomic_file
+
+        with atomic_file(self.folder / f"{self.name}.json") as temporary:
+            text = json.dumps({"seconds": self.seconds, "decision_ms": self._decision_ms})
+            temporary.write_text(text, encoding="utf-8")
+
+    def _noted(self) -> dict[str, Any]:
         try:
-            return float(json.loads((self.folder / f"{self.name}.json").read_text(encoding="utf-8"))["seconds"])
-        except (FileNotFoundError, ValueError):
-            return 0.0
+            return dict(json.loads((self.folder / f"{self.name}.json").read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError, TypeError):
+            return {}
 
 
 def _identity(plan: Drive, sources: Mapping[str, Snapshot]) -> str:

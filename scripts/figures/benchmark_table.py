@@ -18,7 +18,14 @@ COLUMNS = [
     "speed difference m/s",
     "headway s",
     "uncomfortable %",
+    "decision ms",
 ]
+
+
+def decision_time(result: Mapping[str, Any]) -> str:
+    """Median and 99th percentile of one decision; a dash for who was not asked."""
+    p50, p99 = result["decision_ms_p50"], result["decision_ms_p99"]
+    return "-" if p50 is None else f"{p50:.1f}, {p99:.1f}"
 
 
 def rows(results: Sequence[Mapping[str, Any]], pooled: Mapping[str, Mapping[str, Any]]) -> list[list[object]]:
@@ -50,8 +57,9 @@ def markdown(
         "at least as good in both collisions and speed, and better in one. p: exact McNemar test of collisions against "
         f"{results[0]['driver']} on the same episodes. Speed: distance over time of all episodes together; speed "
         "difference: mean over episodes of the difference in their mean speeds, in which those that end early weigh as "
-        "much as the others. Headway: median. Several trainings: the mean, of p the largest; the extremes in "
-        "parentheses, and the interval of as many episodes as one drove."
+        "much as the others. Headway: median. Decision: median and 99th percentile of one, alone in an episode, here. "
+        "Several trainings: the mean, of p the largest; the extremes in parentheses, and the interval of as "
+        "many episodes as one drove."
     )
     lines += ["", legend, ""]
     for note in notes:
@@ -88,6 +96,7 @@ def _row(label: str, pooled: Mapping[str, Any], results: Sequence[Mapping[str, A
         f"{sum(test['speed_difference_mps'] for test in tests) / len(tests):+.2f}" if tests else "-",
         "-" if headway is None else f"{headway:.1f}",
         "-" if comfort is None else f"{100 * comfort:.0f}",
+        decision_time(pooled),
     ]
 
 

@@ -225,6 +225,7 @@ class Benchmark:
         self.results.append(
             {
                 **summarise(table, entrant.driver, suite.environment),
+                **sitting.decision_ms(),
                 "suite": suite.name,
                 "label": entrant.label,
                 "training_seed": self._training_seeds[entrant.driver],

@@ -228,7 +228,7 @@ def _evaluate(
             table = _drive(drive, workers, run)
             by_driver[driver] = table
             about = {"label": named[driver], "seed": config.seed, "config_hash": config_hash}
-            results.append({**summarise(table, driver, environment), **about})
+            results.append({**summarise(table, driver, environment), **drive.decision_ms(), **about})
             against = compare(by_driver)
             for result in results:
                 if result["environment"] == environment:
@@ -291,12 +291,14 @@ def _metrics(result: dict[str, Any]) -> dict[str, float]:
 
 
 def _show(run: Run, environment: str, results: list[dict[str, Any]]) -> None:
+    from drivecast.scripts.figures.benchmark_table import decision_time
+
     def share(result: dict[str, Any], name: str) -> str:
         low, high = result[f"{name}_low"], result[f"{name}_high"]
         return f"{100 * result[f'{name}_rate']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
     columns = ["driver", "episodes", "collision %", "at fault %", "off road %", "success %", "speed m/s"]
-    columns += ["TTC < 0.95 s %", "headway s", "uncomfortable %"]
+    columns += ["TTC < 0.95 s %", "headway s", "uncomfortable %", "decision ms p50, p99"]
     rows = [
         [
             result["driver"],
@@ -309,6 +311,7 @@ def _show(run: Run, environment: str, results: list[dict[str, Any]]) -> None:
             f"{100 * result['short_ttc_rate']:.1f}",
             "-" if result["time_headway_s"]["p50"] is None else f"{result['time_headway_s']['p50']:.1f}",
             f"{100 * result['uncomfortable_rate']:.1f}",
+            decision_time(result),
         ]
         for result in results
     ]
