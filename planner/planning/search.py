@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -14,12 +14,14 @@ from drivecast.planner.imagination.world import ImaginedWorld
 from drivecast.planner.planning.manoeuvre import Law, LawConfig, Manoeuvre, wished_mps
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.rules.lanes_beside import runs_beside, touches
+from drivecast.worldmodel.rules.laws import TAU_LATERAL_S
 from drivecast.worldmodel.scene.contact import ego_separation_m
 from drivecast.worldmodel.scene.lane_neighbours import single_lane
 from drivecast.worldmodel.scene.road import NO_LANE, Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
 SIDES = ("left", "right")
+SHARED_M = 0.3  # so far over the marking is still beside a lane
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class SearchConfig:
         margin_m: Room around the ego's box that counts as a contact, m.
         bumper_m: So much more ahead of the ego's box and behind it, m.
         change_cost: Energy of each lane change, against dithering.
+        imposed_mps2: A lane change is not considered if the next behind on that lane would have to brake harder, m/s²:
+            imagined drivers may yield where real ones do not.
         terminal_s: The speed term at a plan's end counts for so many more seconds.
     """
 
@@ -50,6 +54,7 @@ class SearchConfig:
     margin_m: float = 0.1
     bumper_m: float = 0.5
     change_cost: float = 0.05
+    imposed_mps2: float = 2.0
     terminal_s: float = 6.0
 
     def __post_init__(self) -> None:
@@ -184,7 +189,7 @@ class ManoeuvreSearch:
         futures, episodes = self.config.futures, len(bound)
         scene, road = world.scene[::futures], world.road[::futures]
         here = road.project(scene.position_m[:, :1]).lane[:, 0]
-        lanes = torch.stack([here, *_sides(scene, road, here), bound], 1)
+        lanes = torch.stack([here, *self._sides(scene, road, here), bound], 1)
         offered = lanes != NO_LANE
         offered[:, 3] &= (lanes[:, :3] != bound[:, None]).all(1)
         gaps = torch.tensor(self.config.time_gaps_s, device=bound.device, dtype=scene.speed_mps.dtype)
@@ -320,7 +325,7 @@ class ManoeuvreSearch:
         lane = plans.manoeuvre.lane[kept]
         there = single_lane(road, lane).project(scene.position_m[:, :1])
         settled = (there.across_m.abs() < there.width_m / 4)[:, 0] & ~plans.manoeuvre.brakes[kept]
-        sides = [torch.where(settled, side, NO_LANE) for side in _sides(scene, road, lane)]
+        sides = [torch.where(settled, side, NO_LANE) for side in self._sides(scene, road, lane)]
         options = torch.stack([lane, *sides], 1)
         row, option = (options != NO_LANE).nonzero(as_tuple=True)
         parent = kept[row]
@@ -329,9 +334,28 @@ class ManoeuvreSearch:
         changes = branched.changes + (option > 0)
         return replace(branched, manoeuvre=replace(branched.manoeuvre, lane=lane), changes=changes), parent
 
+    def _sides(self, scene: TrafficState, road: Road, lane: Tensor) -> list[Tensor]:
+        """The lanes beside `lane (row,)` that may be driven where the ego is; NO_LANE: none, or no room for it."""
+        found = []
+        for name in SIDES:
+            side = road.neighbour(lane[:, None], name)[:, 0]
+            there = (side != NO_LANE) & runs_beside(scene, road, side) & touches(scene, road, side, lane)
+            found.append(
+                torch.where(there & (self._imposed(scene, road, side) < self.config.imposed_mps2), side, NO_LANE)
+            )
+        return found
 
-def _sides(scene: TrafficState, road: Road, lane: Tensor) -> list[Tensor]:
-    """The lanes beside `lane (row,)` that may be driven where the ego is; NO_LANE: none."""
-    sides: Sequence[Tensor] = [road.neighbour(lane[:, None], side)[:, 0] for side in SIDES]
-    there = [(side != NO_LANE) & runs_beside(scene, road, side) & touches(scene, road, side, lane) for side in sides]
-    return [torch.where(can, side, NO_LANE) for can, side in zip(there, sides, strict=True)]
+    @staticmethod
+    def _imposed(scene: TrafficState, road: Road, lane: Tensor) -> Tensor:
+        """Braking that the ego on `lane (row,)` would ask of the next behind it there, m/s²; infinite if alongside."""
+        there = single_lane(road, lane).project(scene.position_m)
+        turn = scene.heading_rad - there.heading_rad
+        along_mps, drift_m = scene.speed_mps * turn.cos(), scene.speed_mps * turn.sin() * TAU_LATERAL_S
+        reach = (there.width_m + scene.width_m) / 2 - SHARED_M
+        on_lane = (there.across_m.abs() < reach) | ((there.across_m + drift_m).abs() < reach)
+        offset = there.along_m[:, :1] - there.along_m
+        gap = offset - (scene.length_m + scene.length_m[:, :1]) / 2
+        closing = (along_mps - along_mps[:, :1]).clamp_min(0.0)
+        braking = torch.where(gap > 0, closing.square() / (2 * gap.clamp_min(0.1)), torch.inf)
+        behind = on_lane & scene.valid & (offset > -(scene.length_m + scene.length_m[:, :1]) / 2)
+        return torch.where(behind, braking, 0.0)[:, 1:].amax(1) if behind.shape[1] > 1 else braking[:, 0] * 0.0
