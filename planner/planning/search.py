@@ -21,6 +21,7 @@ from drivecast.worldmodel.scene.road import NO_LANE, Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
 SIDES = ("left", "right")
+REACTION_S, STANDSTILL_M = 1.0, 2.0  # of who is cut in on: time until it brakes, and room that it wants to keep
 SHARED_M = 0.3  # so far over the marking is still beside a lane
 
 
@@ -347,7 +348,7 @@ class ManoeuvreSearch:
 
     @staticmethod
     def _imposed(scene: TrafficState, road: Road, lane: Tensor) -> Tensor:
-        """Braking that the ego on `lane (row,)` would ask of the next behind it there, m/s²; infinite if alongside."""
+        """Braking that the ego on `lane (row,)` would ask of the next behind it there, m/s²; infinite without room."""
         there = single_lane(road, lane).project(scene.position_m)
         turn = scene.heading_rad - there.heading_rad
         along_mps, drift_m = scene.speed_mps * turn.cos(), scene.speed_mps * turn.sin() * TAU_LATERAL_S
@@ -356,6 +357,7 @@ class ManoeuvreSearch:
         offset = there.along_m[:, :1] - there.along_m
         gap = offset - (scene.length_m + scene.length_m[:, :1]) / 2
         closing = (along_mps - along_mps[:, :1]).clamp_min(0.0)
-        braking = torch.where(gap > 0, closing.square() / (2 * gap.clamp_min(0.1)), torch.inf)
+        room = gap - closing * REACTION_S - STANDSTILL_M
+        braking = torch.where(room > 0, closing.square() / (2 * room.clamp_min(0.1)), torch.inf)
         behind = on_lane & scene.valid & (offset > -(scene.length_m + scene.length_m[:, :1]) / 2)
         return torch.where(behind, braking, 0.0)[:, 1:].amax(1) if behind.shape[1] > 1 else braking[:, 0] * 0.0
