@@ -158,12 +158,7 @@ class BatchedHighway:
         Without it an ego with continuous controls has a target speed of 0 m/s, before which no car ever changes lane,
         and no target lane, for which no car ever breaks off its own lane change.
         """
-        scene = self.scene
-        self.scene = scene.but(
-            target_lane=with_ego(scene.target_lane, target_lane),
-            target_speed_mps=with_ego(scene.target_speed_mps, target_speed_mps),
-            aims=with_ego(scene.aims, torch.ones_like(scene.aims[:, 0])),
-        )
+        self.scene = shown(self.scene, target_lane, target_speed_mps)
 
     @property
     def on_road(self) -> Tensor:
@@ -241,6 +236,15 @@ class BatchedHighway:
             scene.aims[:, 0] = True
             scene.target_speed_mps[:, 0] = self.target_speeds[speed_index]
         return scene, speed_index
+
+
+def shown(scene: Scene, target_lane: Tensor, target_speed_mps: Tensor) -> Scene:
+    """The scene with an ego that steers for this lane at this speed, `(episode,)` each, for all to see."""
+    return scene.but(
+        target_lane=with_ego(scene.target_lane, target_lane),
+        target_speed_mps=with_ego(scene.target_speed_mps, target_speed_mps),
+        aims=with_ego(scene.aims, torch.ones_like(scene.aims[:, 0])),
+    )
 
 
 def advance(

@@ -144,9 +144,11 @@ class BatchedHighwayTraffic:
     def _target_lane(self) -> Tensor:
         """The simulator's lane that the ego steers for, `(episode,)`: the one announced, where it runs beside it."""
         own = self.simulator.scene.lane[:, 0]
-        if self._announced is None:
-            return own
-        wanted = self._announced.to(own.device)
+        return own if self._announced is None else self.lane_announced(self._announced, own)
+
+    def lane_announced(self, wanted: Tensor, own: Tensor) -> Tensor:
+        """The simulator's lane of the road's lane `wanted (row,)`; where that does not run beside it, `own (row,)`."""
+        wanted = wanted.to(own.device)
         there = self._segment[wanted.clamp_min(0), self.simulator.lanes.edge[own]]
         return torch.where((wanted == NO_LANE) | (there == NO_LANE), own, there)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,41 @@ from drivecast.worldmodel.forecaster.model import Memory, WorldModel
 from drivecast.worldmodel.scene.kinematics import drive
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls, TrafficState
+
+
+class World(Protocol):
+    """Scenes that go on under the ego's controls and can be branched, `(row, agent)` each, the ego at agent 0.
+
+    Attributes:
+        scene: The present.
+        before: One step earlier.
+        road: The road of each row.
+        decide_steps: The others decide every so many steps.
+    """
+
+    scene: TrafficState
+    before: TrafficState
+    road: Road
+
+    @property
+    def decide_steps(self) -> int: ...
+
+    @property
+    def first_acceleration(self) -> Tensor:
+        """The ego's, m/s², over the step that led here, `(row,)`."""
+        ...
+
+    def announce(self, lane: Tensor) -> None:
+        """The lane of the road `(row,)` that the ego steers for from now on."""
+        ...
+
+    def advance(self, controls: Controls) -> TrafficState:
+        """One step on under `controls (row,)`; the scene after it. Differentiable in the controls."""
+        ...
+
+    def picked(self, rows: Tensor) -> World:
+        """The worlds of `rows`, which may be named several times: from here on they go their own ways."""
+        ...
 
 
 class ImaginedWorld:
@@ -39,6 +76,13 @@ class ImaginedWorld:
         self.scene = memory.scene
         self.step = 0
         self.latent: Tensor | None = None  # of the step that led here
+
+    @property
+    def decide_steps(self) -> int:
+        return self.model.config.decide_steps
+
+    def announce(self, lane: Tensor) -> None:
+        """Imagined drivers see what the ego does, not its indicator."""
 
     @property
     def first_acceleration(self) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from drivecast.planner.costs.energy import Energy, EnergyConfig, EnergyWeights
 from drivecast.planner.costs.terms import ProximityConfig
-from drivecast.planner.imagination.world import ImaginedWorld
+from drivecast.planner.imagination.world import ImaginedWorld, World
 from drivecast.planner.planning.manoeuvre import LawConfig
 from drivecast.planner.planning.refinement import Refinement, RefinementConfig, with_added
 from drivecast.planner.planning.search import Found, ManoeuvreSearch, SearchConfig
@@ -55,31 +56,27 @@ class PlannerConfig:
             raise InputError("planner: expected decide_every_s above 0 and max_agents of at least 2")
 
 
-class GradientPlanner:
-    """Model-predictive control with a learned world model.
+class Planner(ABC):
+    """Model-predictive control in some world.
 
-    Every `decide_every_s` it searches sequences of manoeuvres in imagined futures (`ManoeuvreSearch`) and lowers the
-    energy of the best one by gradient through the model (`Refinement`). Between two decisions it carries the plan out
-    by the same laws, on what it sees.
+    Every `decide_every_s` it searches sequences of manoeuvres in that world's futures (`ManoeuvreSearch`) and lowers
+    the energy of the best one by gradient through the world (`Refinement`). Between two decisions it carries the plan
+    out by the same laws, on what it sees.
 
     Args:
-        model: The world model, frozen.
         config: The planner.
+        dt_s: Time step of the world and between two calls, s.
         name: The driver's.
-        seed: Of the futures.
     """
 
     history_steps = 20
 
-    def __init__(
-        self, model: WorldModel, config: PlannerConfig | None = None, name: str = "planner", seed: int = 0
-    ) -> None:
-        self.model, self.config, self.name, self.seed = model, config or PlannerConfig(), name, seed
-        self.dt_s = model.config.dt_s
-        self.energy = Energy(self.config.energy)
-        self.search = ManoeuvreSearch(self.config.search, self.config.law, self.energy, self.dt_s)
-        self.refinement = Refinement(self.config.refinement, self.search)
-        self.decide_every = max(1, round(self.config.decide_every_s / self.dt_s))
+    def __init__(self, config: PlannerConfig, dt_s: float, name: str) -> None:
+        self.config, self.dt_s, self.name = config, dt_s, name
+        self.energy = Energy(config.energy)
+        self.search = ManoeuvreSearch(config.search, config.law, self.energy, dt_s)
+        self.refinement = Refinement(config.refinement, self.search)
+        self.decide_every = max(1, round(config.decide_every_s / dt_s))
 
     @property
     def chosen_lane(self) -> Tensor:
@@ -87,8 +84,15 @@ class GradientPlanner:
         return self._lane
 
     @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+    @abstractmethod
+    def device(self) -> torch.device: ...
+
+    @abstractmethod
+    def world(self, history: TrafficState, road: Road, futures: int, sample: bool) -> World:
+        """The present, a row per episode and future, futures innermost; all episodes share the futures' noise.
+
+        With one future and no `sample`, the likeliest.
+        """
 
     def reset(self, scene: TrafficState, road: Road, goal: Goal) -> None:
         self._lane = road.project(scene.position_m[:, :1]).lane[:, 0].to(self.device)
@@ -98,7 +102,8 @@ class GradientPlanner:
     @torch.no_grad()
     def act(self, history: TrafficState, road: Road, goal: Goal) -> Controls:
         given = history.valid.device
-        history, road, goal = self._seen(history), road.to(self.device), goal.to(self.device)
+        agents = nearest_indices(history[:, -1], self.config.max_agents - 1)
+        history, road, goal = pick_agents(history, agents).to(self.device), road.to(self.device), goal.to(self.device)
         if self._steps % self.decide_every == 0:
             self._decide(history, road, goal)
         since = self._steps - self._decided
@@ -108,6 +113,47 @@ class GradientPlanner:
         if self._added is not None:
             controls = with_added(controls, self._added[:, min(since, self._added.shape[1] - 1)], scene)
         return controls.to(given)
+
+    def _decide(self, history: TrafficState, road: Road, goal: Goal) -> None:
+        futures, batch = self.config.search.futures, len(history.valid)
+        world = self.world(history, road, futures, sample=futures > 1)
+        self.found = self.search.find(world, goal, self._lane)
+        best = self.found.best(batch)
+        way = self.found.way(best)
+        lanes = [stretch.lane[rows] for stretch, rows in zip(self.found.stretches, way, strict=True)]
+        self._lanes = torch.stack(lanes, 1)
+        self._plan, self._lane, self._decided = self.found.manoeuvre[best], lanes[0], self._steps
+        self._added = None
+        if self.config.refinement.iterations:
+            self._added, _ = self.refinement.refine(world, goal, self._plan, self._lanes)
+
+
+class GradientPlanner(Planner):
+    """The planner in the futures that a learned world model imagines.
+
+    Args:
+        model: The world model, frozen.
+        config: The planner.
+        name: The driver's.
+        seed: Of the futures.
+    """
+
+    def __init__(
+        self, model: WorldModel, config: PlannerConfig | None = None, name: str = "planner", seed: int = 0
+    ) -> None:
+        super().__init__(config or PlannerConfig(), model.config.dt_s, name)
+        self.model, self.seed = model, seed
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def world(self, history: TrafficState, road: Road, futures: int, sample: bool) -> World:
+        rows = torch.arange(len(history.valid), device=self.device).repeat_interleave(futures)
+        noise = torch.Generator(self.device).manual_seed(self.seed + self._steps)
+        latents = LatentDraws(self.model, sample, noise, futures)
+        before = history[:, -min(2, history.valid.shape[1])][rows]
+        return ImaginedWorld(self.model, self.model.observe(history, road)[rows], before, road[rows], latents)
 
     @torch.no_grad()
     def imagine(self, history: TrafficState, road: Road, goal: Goal, samples: int = 6, steps: int = 30) -> Imagination:
@@ -123,37 +169,12 @@ class GradientPlanner:
             cost={name: cost.mean(1).to(given) for name, cost in terms.items() if name != "contact"},
         )
 
-    def _seen(self, history: TrafficState) -> TrafficState:
-        agents = nearest_indices(history[:, -1], self.config.max_agents - 1)
-        return pick_agents(history, agents).to(self.device)
-
-    def _decide(self, history: TrafficState, road: Road, goal: Goal) -> None:
-        futures, batch = self.config.search.futures, len(history.valid)
-        world = self._world(history, road, futures, sample=futures > 1)
-        self.found = self.search.find(world, goal, self._lane)
-        best = self.found.best(batch)
-        way = self.found.way(best)
-        lanes = [stretch.lane[rows] for stretch, rows in zip(self.found.stretches, way, strict=True)]
-        self._lanes = torch.stack(lanes, 1)
-        self._plan, self._lane, self._decided = self.found.manoeuvre[best], lanes[0], self._steps
-        self._added = None
-        if self.config.refinement.iterations:
-            self._added, _ = self.refinement.refine(world, goal, self._plan, self._lanes)
-
-    def _world(self, history: TrafficState, road: Road, futures: int, sample: bool) -> ImaginedWorld:
-        """The present, a row per episode and future, futures innermost; all episodes share the futures' noise."""
-        rows = torch.arange(len(history.valid), device=self.device).repeat_interleave(futures)
-        noise = torch.Generator(self.device).manual_seed(self.seed + self._steps)
-        latents = LatentDraws(self.model, sample, noise, futures)
-        before = history[:, -min(2, history.valid.shape[1])][rows]
-        return ImaginedWorld(self.model, self.model.observe(history, road)[rows], before, road[rows], latents)
-
     def _unrolled(
         self, history: TrafficState, road: Road, goal: Goal, futures: int, steps: int, sample: bool
     ) -> tuple[dict[str, Tensor], TrafficState]:
         """What the plan in hand leads to from here: its cost by term `(batch, future, step)`, and the states."""
         batch = len(history.valid)
-        world = self._world(history, road, futures, sample)
+        world = self.world(history, road, futures, sample)
         since = max(self._steps - 1 - self._decided, 0)
         lanes = self._lanes.repeat_interleave(futures, 0)
         laws = self.search.laws(self._plan.repeated(futures), lanes, world.road, since)

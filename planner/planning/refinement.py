@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from drivecast.planner.imagination.world import ImaginedWorld
+from drivecast.planner.imagination.world import World
 from drivecast.planner.planning.manoeuvre import Manoeuvre
 from drivecast.planner.planning.search import ManoeuvreSearch
 from drivecast.worldmodel.errors import InputError
@@ -57,7 +57,7 @@ class Refinement:
         self.config, self.search = config, search
         self.steps = max(1, round(config.horizon_s / search.dt_s))
 
-    def refine(self, world: ImaginedWorld, goal: Goal, plan: Manoeuvre, lanes: Tensor) -> tuple[Tensor, Tensor]:
+    def refine(self, world: World, goal: Goal, plan: Manoeuvre, lanes: Tensor) -> tuple[Tensor, Tensor]:
         """What is added to the plans, `(episode, step, 2)` in m/s², and by how much it lowers their cost `(episode,)`.
 
         Args:
@@ -93,9 +93,7 @@ class Refinement:
         low = place.floor().long().clamp_max(self.config.knots - 2)
         return torch.lerp(knots[:, low], knots[:, low + 1], (place - low)[:, None])
 
-    def _cost(
-        self, world: ImaginedWorld, goal: Goal, plan: Manoeuvre, lanes: Tensor, knots: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _cost(self, world: World, goal: Goal, plan: Manoeuvre, lanes: Tensor, knots: Tensor) -> tuple[Tensor, Tensor]:
         """Of each episode, `(episode,)`: what can be differentiated, and with contacts by exact boxes."""
         search, futures = self.search, self.search.config.futures
         added = self._between(knots).repeat_interleave(futures, 0)

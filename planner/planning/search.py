@@ -10,7 +10,7 @@ from torch import Tensor
 
 from drivecast.planner.costs.energy import Energy
 from drivecast.planner.costs.trajectory import Trajectory
-from drivecast.planner.imagination.world import ImaginedWorld
+from drivecast.planner.imagination.world import World
 from drivecast.planner.planning.manoeuvre import Law, LawConfig, Manoeuvre, wished_mps
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.rules.lanes_beside import runs_beside, touches
@@ -122,7 +122,7 @@ class Found:
 class _Plans:
     """Plans on their way: `(plan,)` each; their worlds have a row per plan and future, futures innermost."""
 
-    world: ImaginedWorld
+    world: World
     episode: Tensor
     first_lane: Tensor
     manoeuvre: Manoeuvre
@@ -164,7 +164,7 @@ class ManoeuvreSearch:
         self.stretches = max(1, round(config.horizon_s / config.branch_every_s))
 
     @torch.no_grad()
-    def find(self, world: ImaginedWorld, goal: Goal, bound: Tensor) -> Found:
+    def find(self, world: World, goal: Goal, bound: Tensor) -> Found:
         """Search from `world`, a row per episode and future, futures innermost.
 
         Args:
@@ -185,7 +185,7 @@ class ManoeuvreSearch:
         energy = self.judged(cost) + self.config.change_cost * plans.changes
         return Found(plans.episode, energy, plans.first_lane, plans.manoeuvre, found)
 
-    def _begun(self, world: ImaginedWorld, goal: Goal, bound: Tensor) -> _Plans:
+    def _begun(self, world: World, goal: Goal, bound: Tensor) -> _Plans:
         """The choices of now: the lane that is steered for, the one that it is on and those beside, and to brake."""
         futures, episodes = self.config.futures, len(bound)
         scene, road = world.scene[::futures], world.road[::futures]
@@ -213,6 +213,7 @@ class ManoeuvreSearch:
         """One stretch on, and what it costs."""
         world = plans.world
         law = Law(plans.manoeuvre.repeated(self.config.futures), world.road, self.law)
+        world.announce(law.manoeuvre.lane)
 
         def control(step: int) -> Controls:
             return law.controls(world.scene)
@@ -239,7 +240,7 @@ class ManoeuvreSearch:
 
     def unroll(
         self,
-        world: ImaginedWorld,
+        world: World,
         goal: Goal,
         episode: Tensor,
         steps: int,
@@ -264,7 +265,7 @@ class ManoeuvreSearch:
         first_acceleration = world.first_acceleration
         scenes: list[TrafficState] = []
         controls: list[Controls] = []
-        every = world.model.config.decide_steps  # as seldom as the others
+        every = world.decide_steps  # as seldom as the others
         for step in range(steps):
             chosen = controls[-1] if step % every else control(step)
             scenes.append(world.advance(chosen))
@@ -292,7 +293,7 @@ class ManoeuvreSearch:
         worst = max(1, round(self.config.worst_share * cost.shape[1]))
         return cost.topk(worst, 1).values.mean(1) if worst < cost.shape[1] else cost.mean(1)
 
-    def terminal(self, world: ImaginedWorld, goal: Goal, episode: Tensor) -> Tensor:
+    def terminal(self, world: World, goal: Goal, episode: Tensor) -> Tensor:
         """What the ends of plans cost, `(plan, future)`: the speed that they have there, held for `terminal_s`."""
         wanted = goal.desired_speed_mps[episode][:, None]
         off = (world.scene.speed_mps[:, 0].view(len(episode), -1) - wanted) / 10.0

@@ -176,7 +176,7 @@ def make_driver(name: str, idm: IDMConfig, device: str = "cpu", planner: Planner
     driver: Any = {
         "idm": lambda: IDMDriver(idm if name == "idm" else idm_of(name, idm)),
         "rule": lambda: RuleDriver(dt_s=idm.dt_s),
-        "ceiling": lambda: _ceiling(idm.dt_s),
+        "ceiling": lambda: _ceiling(idm.dt_s, planner),
         "constant-velocity": ConstantVelocityDriver,
         "idle": IdleDriver,
         "human": HumanDriver,
@@ -185,10 +185,10 @@ def make_driver(name: str, idm: IDMConfig, device: str = "cpu", planner: Planner
     return driver
 
 
-def _ceiling(dt_s: float) -> Driver:
-    from drivecast.envs.drivers.ceiling import CeilingDriver  # imports highway-env, which takes a second
+def _ceiling(dt_s: float, planner: PlannerConfig | None) -> Driver:
+    from drivecast.scripts.driving.ceiling import CeilingDriver  # imports highway-env, which takes a second
 
-    return CeilingDriver(dt_s=dt_s)
+    return CeilingDriver(planner, dt_s)
 
 
 def idm_of(name: str, idm: IDMConfig) -> IDMConfig:

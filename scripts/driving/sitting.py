@@ -150,7 +150,11 @@ def _identity(plan: Drive, sources: Mapping[str, Snapshot]) -> str:
         "batch": plan.loop.batch,
         "most_steps": plan.loop.most_steps,
         "idm": asdict(plan.idm),
-        **({"planner": asdict(plan.planner)} if plan.planner and plan.driver.startswith("planner:") else {}),
+        **(
+            {"planner": asdict(plan.planner)}
+            if plan.planner and plan.driver.startswith(("planner:", "ceiling"))
+            else {}
+        ),
         "files": digests,
         "packages": {package: _version(package) for package in PACKAGES},
     }

@@ -17,6 +17,7 @@ CODE = (
     "worldmodel",
     "scripts/driving/drivers.py",
     "scripts/driving/drive.py",
+    "scripts/driving/ceiling.py",
 )  # what episodes depend on
 
 

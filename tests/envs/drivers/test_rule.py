@@ -6,15 +6,12 @@ import pytest
 import torch
 
 from drivecast.envs.batched.traffic import BatchedHighwayTraffic
-from drivecast.envs.drivers.ceiling import CeilingDriver
 from drivecast.envs.drivers.idm import IDMConfig, IDMDriver
 from drivecast.envs.drivers.lane_frame import LaneFrame
 from drivecast.envs.drivers.proposals import RuleConfig
 from drivecast.envs.drivers.rule import RuleDriver
 from drivecast.envs.drivers.rule_rollout import Rollout, next_heading
 from drivecast.envs.evaluation.closed_loop import ClosedLoopConfig, run_episodes
-from drivecast.envs.highway.traffic import HighwayTraffic
-from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.rules.in_the_way import bound_lane, in_the_way
 from drivecast.worldmodel.scene.kinematics import MAX_STEERING_RAD, drive
 from drivecast.worldmodel.scene.lane_neighbours import lane_neighbours
@@ -100,43 +97,10 @@ def driven(driver, episodes: int, vehicles: int = 20, seconds: float = 20.0):
     return int((table["outcome"] == "collision").sum()), table["distance_m"].sum() / table["duration_s"].sum()
 
 
-def test_rule_is_faster_than_idm_and_the_ceiling_no_slower_than_rule_in_the_same_traffic():
+def test_rule_is_faster_than_idm_in_the_same_traffic():
     idm, rule = (driven(driver, 12) for driver in (IDMDriver(), RuleDriver()))
     assert rule[0] == 0
     assert rule[1] > idm[1] + 0.5
-    small = RuleConfig(
-        time_gaps_s=(0.4, 0.8, 1.4), starts_s=(0.0, 1.0), decide_every_s=1.0, jam_gap_m=1.5, exponent=10.0
-    )
-    few, bound = driven(RuleDriver(), 3, 10), driven(CeilingDriver(small), 3, 10)
-    assert bound[0] == 0
-    assert bound[1] > few[1] - 0.3
-
-
-def test_the_ceiling_brakes_as_hard_as_in_its_branch():
-    """It cut in behind a slower car and touched it, for it braked by 6 m/s² where its branch had braked by 8."""
-    traffic = BatchedHighwayTraffic("highway-v0", 50, 4, 1.5, duration_s=7.0)
-    seeds = (3_100_000_003, 3_100_000_079)
-    table = run_episodes(traffic, CeilingDriver(), seeds, ClosedLoopConfig(batch=2, keep="none")).table
-    assert list(table["outcome"]) == ["completed", "completed"]
-
-
-def test_the_branch_of_the_ceiling_leaves_the_traffic_as_it_is():
-    traffic = BatchedHighwayTraffic("highway-v0", 8, 3, 1.0, duration_s=20.0, reactive=True)
-    start = traffic.reset([1, 2])
-    driver = CeilingDriver(RuleConfig(time_gaps_s=(1.0,), starts_s=(0.0,), horizon_s=2.0))
-    driver.attend(traffic)
-    driver.reset(start.history[:, -1], start.road, start.goal)
-    before = {name: values.clone() for name, values in vars(traffic.simulator.scene).items()}
-    driver.act(start.history, start.road, start.goal)
-    for name, values in before.items():
-        assert torch.equal(getattr(traffic.simulator.scene, name), values), name
-
-
-def test_the_ceiling_refuses_traffic_that_cannot_be_branched():
-    with pytest.raises(InputError, match="'ceiling': merge-v1 cannot be branched"):
-        CeilingDriver().attend(BatchedHighwayTraffic("merge-v1"))
-    with pytest.raises(InputError, match="'ceiling'"):
-        CeilingDriver().attend(HighwayTraffic("highway-v0"))
 
 
 def test_drivers_of_one_batch_may_differ():
