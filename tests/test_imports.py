@@ -42,6 +42,7 @@ ROOMS = {
     "envs.recording": {"behaviour", "highway", "batched"},
     "envs.drivers": {"behaviour", "highway", "batched"},
     "envs.drivers.learned": {"behaviour", "highway", "batched", "drivers"},
+    "envs.staged": set(),
     "envs.replay": set(),
     "envs.evaluation": {"replay"},
     "scripts.tracking": set(),

@@ -52,6 +52,7 @@ class EnergyWeights:
         speed: Distance from the desired speed.
         comfort: Acceleration, jerk and lateral acceleration.
         uncertainty: Leaving what the world model knows.
+        imposed: Braking asked of those who come from behind.
         unlikely: Driving as the world model holds nobody would: its energy of the ego's motion. Imagined rollouts only.
     """
 
@@ -61,6 +62,7 @@ class EnergyWeights:
     speed: float = 0.4
     comfort: float = 0.05
     uncertainty: float = 0.1
+    imposed: float = 0.0
     unlikely: float = 0.0
 
     def __post_init__(self) -> None:
@@ -105,6 +107,7 @@ class Energy:
             Term("off_road", costs.off_road, weights.off_road),
             Term("speed", costs.speed, weights.speed),
             Term("comfort", costs.comfort, weights.comfort),
+            Term("imposed", costs.imposed, weights.imposed),
             Term("uncertainty", lambda trajectory: trajectory.uncertainty, weights.uncertainty),
         ]
         self.summed = {term.name: term for term in (*driving, *more)}

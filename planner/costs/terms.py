@@ -13,6 +13,9 @@ from drivecast.worldmodel.scene.road import NO_LANE
 from drivecast.worldmodel.scene.traffic import TrafficState, along_and_left
 
 OVERLAP_SLOPE = 0.1
+REACTION_S, STANDSTILL_M = 1.0, 2.0  # of who comes from behind: time until it brakes, and room that it wants to keep
+LEAST_ROOM_M, MOST_ASKED_MPS2 = 0.5, 8.0
+BESIDE_M = 0.5  # from side to side: nearer than that is in the way
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,34 @@ def proximity(trajectory: Trajectory, config: ProximityConfig) -> Tensor:
     beside = (1.0 - (left / reach) ** 2).clamp_min(0.0)
     weight = torch.where(ahead, 1.0, config.behind) * others.valid
     return (ramp**2 * beside * weight).sum(-1)
+
+
+def asked_braking(gap_m: Tensor, closing_mps: Tensor) -> Tensor:
+    """Braking that somebody asks who comes from behind, m/s²: closing² / (2 room), at most `MOST_ASKED_MPS2`.
+
+    Of the gap between bumpers, room is what is left when a second of reaction and two metres to stand are taken off.
+    """
+    closing = closing_mps.clamp_min(0.0)
+    room = (gap_m - closing * REACTION_S - STANDSTILL_M).clamp_min(LEAST_ROOM_M)
+    return (closing.square() / (2 * room)).clamp_max(MOST_ASKED_MPS2)
+
+
+def imposed(trajectory: Trajectory) -> Tensor:
+    """Braking that the ego asks of those behind it who reach into its way: squares of it over 2 m/s², the largest.
+
+    Whether they really brake is theirs to decide: imagined drivers may where real ones do not.
+    Courtesy as in Sun et al. 2018, "Courteous autonomous cars", by kinematics alone.
+    """
+    ego, others = _ego_and_others(trajectory.states)
+    there = trajectory.road.project(ego.position_m[:, :, 0])
+    tangent = torch.stack([there.heading_rad.cos(), there.heading_rad.sin()], -1)[:, :, None]
+    along, left = along_and_left(others.position_m - ego.position_m, tangent)
+    closing = ((others.velocity_mps - ego.velocity_mps) * tangent).sum(-1)
+    asked = asked_braking(-along - (others.length_m + ego.length_m) / 2, closing) / 2.0
+    reach = (others.width_m + ego.width_m) / 2 + BESIDE_M
+    beside = (1.0 - (left / reach) ** 2).clamp_min(0.0)
+    behind = others.valid & (along.detach() < 0)
+    return (asked.square() * beside * behind).amax(-1) if behind.shape[-1] else asked.sum(-1)
 
 
 def lane(trajectory: Trajectory) -> Tensor:

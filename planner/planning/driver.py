@@ -25,7 +25,7 @@ from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
 PLANNING_ENERGY = EnergyConfig(
-    weights=EnergyWeights(proximity=1.0, lane=0.05, comfort=0.15, uncertainty=0.0),
+    weights=EnergyWeights(proximity=1.0, lane=0.05, comfort=0.15, imposed=0.5, uncertainty=0.0),
     proximity=ProximityConfig(standstill_m=2.0, headway_s=0.2, braking_mps2=5.0),
     discount=1.0,
 )

@@ -9,19 +9,20 @@ import torch
 from torch import Tensor
 
 from drivecast.planner.costs.energy import Energy
+from drivecast.planner.costs.terms import STANDSTILL_M, asked_braking
 from drivecast.planner.costs.trajectory import Trajectory
 from drivecast.planner.imagination.world import World
 from drivecast.planner.planning.manoeuvre import Law, LawConfig, Manoeuvre, wished_mps
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.rules.lanes_beside import runs_beside, touches
 from drivecast.worldmodel.rules.laws import TAU_LATERAL_S
-from drivecast.worldmodel.scene.contact import ego_separation_m
+from drivecast.worldmodel.scene.contact import ego_separation_m, separation_m
 from drivecast.worldmodel.scene.lane_neighbours import single_lane
 from drivecast.worldmodel.scene.road import NO_LANE, Road
-from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
+from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState, along_and_left
 
 SIDES = ("left", "right")
-REACTION_S, STANDSTILL_M = 1.0, 2.0  # of who is cut in on: time until it brakes, and room that it wants to keep
+FASTER_S, MOST_FASTER_MPS2 = 1.5, 4.0  # how long, and how hard, somebody goes on speeding up
 SHARED_M = 0.3  # so far over the marking is still beside a lane
 
 
@@ -42,6 +43,8 @@ class SearchConfig:
         change_cost: Energy of each lane change, against dithering.
         imposed_mps2: A lane change is not considered if the next behind on that lane would have to brake harder, m/s²:
             imagined drivers may yield where real ones do not.
+        stubborn_s: So far ahead a plan must not be in the way of those who come from behind and do not yield, s.
+        stubborn_cost: Energy of being it.
         terminal_s: The speed term at a plan's end counts for so many more seconds.
     """
 
@@ -55,7 +58,9 @@ class SearchConfig:
     margin_m: float = 0.1
     bumper_m: float = 0.5
     change_cost: float = 0.05
-    imposed_mps2: float = 2.0
+    imposed_mps2: float = 1.0
+    stubborn_s: float = 3.0
+    stubborn_cost: float = 20.0
     terminal_s: float = 6.0
 
     def __post_init__(self) -> None:
@@ -141,6 +146,39 @@ class _Plans:
         )
 
 
+class Stubborn:
+    """Those who come from behind on another way than the ego's, and do not yield: a future that must stay open.
+
+    They keep their speed, and speed up as they just did for a while. Who is in the ego's way already is not one of
+    them: it has seen the ego.
+
+    Args:
+        scene: The present, `(episode, agent)`.
+        before: One step earlier.
+        dt_s: Time step, s.
+    """
+
+    def __init__(self, scene: TrafficState, before: TrafficState, dt_s: float) -> None:
+        known = scene.valid & before.valid
+        self._scene, self._dt_s = scene, dt_s
+        self._faster_mps2 = ((scene.speed_mps - before.speed_mps) / dt_s * known).clamp(0.0, MOST_FASTER_MPS2)
+        along, left = along_and_left(scene.position_m - scene.position_m[:, :1], scene.direction[:, :1])
+        beside = left.abs() > (scene.width_m + scene.width_m[:, :1]) / 2
+        self._counts = scene.valid & beside & (along < 0)
+        self._counts[:, 0] = False
+
+    def touched(self, ego: TrafficState, episode: Tensor, steps: Tensor) -> Tensor:
+        """Bool `(plan, time)`: whether the plan's ego `(plan, time)` is in their way at `steps (time,)` from now."""
+        scene, faster = self._scene[episode], self._faster_mps2[episode]
+        time_s = (steps * self._dt_s)[:, None]
+        gained_s = time_s.clamp_max(FASTER_S)
+        way_m = scene.speed_mps[:, None] * time_s + faster[:, None] * gained_s * (time_s - gained_s / 2)
+        there = scene.map(lambda values: values[:, None].expand(-1, len(steps), *values.shape[1:]))
+        there = replace(there, position_m=there.position_m + there.direction * way_m[..., None])
+        apart = separation_m(ego.map(lambda values: values[:, :, None]), there)
+        return ((apart < 0.0) & self._counts[episode][:, None]).any(-1)
+
+
 class ManoeuvreSearch:
     """Beam search: every `branch_every_s` a plan may keep its lane or go for a neighbouring one.
 
@@ -172,11 +210,12 @@ class ManoeuvreSearch:
             goal: Of each episode.
             bound: Long `(episode,)`. The lane that each steers for now.
         """
-        plans = self._begun(world, goal, bound)
+        plans, futures = self._begun(world, goal, bound), self.config.futures
+        behind = Stubborn(world.scene[::futures], world.before[::futures], self.dt_s)
         found: list[Stretch] = []
         parent = plans.episode
         for number in range(self.stretches):
-            plans, stretch = self._drive(plans, goal, number, parent)
+            plans, stretch = self._drive(plans, goal, number, parent, behind)
             found.append(stretch)
             if number + 1 < self.stretches:
                 kept = self._pruned(plans)
@@ -209,7 +248,9 @@ class ManoeuvreSearch:
         changes = (lane != bound[episode]).long()
         return _Plans(world.picked(rows), episode, lane, manoeuvre, changes, nothing[episode])
 
-    def _drive(self, plans: _Plans, goal: Goal, number: int, parent: Tensor) -> tuple[_Plans, Stretch]:
+    def _drive(
+        self, plans: _Plans, goal: Goal, number: int, parent: Tensor, behind: Stubborn
+    ) -> tuple[_Plans, Stretch]:
         """One stretch on, and what it costs."""
         world = plans.world
         law = Law(plans.manoeuvre.repeated(self.config.futures), world.road, self.law)
@@ -220,6 +261,9 @@ class ManoeuvreSearch:
 
         begun = number * self.steps
         terms, states, controls = self.unroll(world, goal, plans.episode, self.steps, control, begun)
+        if begun * self.dt_s < self.config.stubborn_s:
+            ego = states[:, :, 0].map(lambda values: values[:: self.config.futures])
+            terms["stubborn"] = self._in_their_way(ego, behind, plans.episode, begun).expand_as(terms["contact"])
         total = sum(terms.values(), torch.zeros_like(terms["contact"])).sum(2) * self.dt_s
         return replace(plans, cost=plans.cost + total), Stretch(parent, plans.manoeuvre.lane, states, controls, terms)
 
@@ -287,6 +331,17 @@ class ManoeuvreSearch:
         steps = torch.arange(begun + 1, begun + 1 + touches_someone.shape[1], device=states.valid.device)
         weight = 1.0 - 0.5 * steps * self.dt_s / config.horizon_s
         return config.contact_cost * weight * touches_someone
+
+    def _in_their_way(self, ego: TrafficState, behind: Stubborn, episode: Tensor, begun: int) -> Tensor:
+        """Cost of running into who does not yield, `(plan, 1, time)`, once per stretch; `ego (plan, time)`."""
+        steps = torch.arange(begun + 1, begun + 1 + ego.valid.shape[1], device=ego.valid.device)
+        near = steps * self.dt_s <= self.config.stubborn_s + 1e-6
+        hit = (behind.touched(ego, episode, steps) & near).any(1, keepdim=True)
+        return (
+            (hit * self.config.stubborn_cost / (len(steps) * self.dt_s))
+            .to(ego.speed_mps)[:, None]
+            .expand(-1, 1, len(steps))
+        )
 
     def judged(self, cost: Tensor) -> Tensor:
         """Of costs `(plan, future)`: the mean over the worst of them, `(plan,)`. Rockafellar & Uryasev 2000 (CVaR)."""
@@ -357,8 +412,7 @@ class ManoeuvreSearch:
         on_lane = (there.across_m.abs() < reach) | ((there.across_m + drift_m).abs() < reach)
         offset = there.along_m[:, :1] - there.along_m
         gap = offset - (scene.length_m + scene.length_m[:, :1]) / 2
-        closing = (along_mps - along_mps[:, :1]).clamp_min(0.0)
-        room = gap - closing * REACTION_S - STANDSTILL_M
-        braking = torch.where(room > 0, closing.square() / (2 * room.clamp_min(0.1)), torch.inf)
+        closing = along_mps - along_mps[:, :1]
+        braking = torch.where(gap > STANDSTILL_M, asked_braking(gap, closing), torch.inf)
         behind = on_lane & scene.valid & (offset > -(scene.length_m + scene.length_m[:, :1]) / 2)
         return torch.where(behind, braking, 0.0)[:, 1:].amax(1) if behind.shape[1] > 1 else braking[:, 0] * 0.0
