@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from drivecast.envs.drivers import IDMConfig, IdleDriver
+from drivecast.envs.drivers import IdleDriver, IDMConfig
 from drivecast.envs.evaluation.closed_loop import ClosedLoopConfig, run_episodes
 from drivecast.envs.staged.problems import PROBLEMS
 from drivecast.envs.staged.traffic import StagedTraffic
