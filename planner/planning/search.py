@@ -45,6 +45,7 @@ class SearchConfig:
             imagined drivers may yield where real ones do not.
         stubborn_s: So far ahead a plan must not be in the way of those who come from behind and do not yield, s.
         stubborn_cost: Energy of being it.
+        goal_cost: Energy of each lane that a plan's end is away from the one that the goal names, if it names one.
         terminal_s: The speed term at a plan's end counts for so many more seconds.
     """
 
@@ -61,6 +62,7 @@ class SearchConfig:
     imposed_mps2: float = 1.0
     stubborn_s: float = 3.0
     stubborn_cost: float = 20.0
+    goal_cost: float = 5.0
     terminal_s: float = 6.0
 
     def __post_init__(self) -> None:
@@ -349,10 +351,15 @@ class ManoeuvreSearch:
         return cost.topk(worst, 1).values.mean(1) if worst < cost.shape[1] else cost.mean(1)
 
     def terminal(self, world: World, goal: Goal, episode: Tensor) -> Tensor:
-        """What the ends of plans cost, `(plan, future)`: the speed that they have there, held for `terminal_s`."""
+        """What the ends of plans cost, `(plan, future)`: their speed, held on; and the way still to go to the goal."""
+        futures = len(world.scene.valid) // len(episode)
         wanted = goal.desired_speed_mps[episode][:, None]
-        off = (world.scene.speed_mps[:, 0].view(len(episode), -1) - wanted) / 10.0
-        return self.energy.config.weights.speed * ((off**2 + 0.01).sqrt() - 0.1) * self.config.terminal_s
+        off = (world.scene.speed_mps[:, 0].view(-1, futures) - wanted) / 10.0
+        cost = self.energy.config.weights.speed * ((off**2 + 0.01).sqrt() - 0.1) * self.config.terminal_s
+        named = goal.lane[episode].repeat_interleave(futures)
+        there = single_lane(world.road, named).project(world.scene.position_m[:, :1])
+        lanes_off = (there.across_m.abs() / there.width_m)[:, 0] * (named != NO_LANE)
+        return cost + self.config.goal_cost * lanes_off.view(-1, futures)
 
     def _pruned(self, plans: _Plans) -> Tensor:
         """Which plans go on: of each episode the `beam` best, none twice in the same place, and full braking."""

@@ -61,6 +61,27 @@ def test_a_follower_costs_less_than_a_leader_as_near():
     assert 0 < proximity(EGO, (-10, -4, 20)) < proximity(EGO, (10, -4, 20))
 
 
+def imposed(*vehicles: tuple[float, float, float]) -> float:
+    return costs.imposed(still(scene(*vehicles))).item()
+
+
+def test_who_comes_from_behind_faster_is_asked_to_brake():
+    """closing² / (2 (gap - closing 1 s - 2 m)), over 2 m/s², squared."""
+    assert imposed(EGO, (-25, -4, 24)) == pytest.approx((16 / (2 * (20 - 4 - 2)) / 2) ** 2, rel=1e-4)
+    assert imposed(EGO, (-25, -4, 20)) == 0.0  # follows at the same speed, however near
+    assert imposed(EGO, (25, -4, 10)) == 0.0  # a leader asks nothing of it
+    assert imposed(EGO, (-25, 0, 24)) == 0.0  # passes on the next lane
+    assert 0 < imposed(EGO, (-25, -2.2, 24)) < imposed(EGO, (-25, -4, 24))
+    assert imposed(EGO, (-6, -4, 40)) == pytest.approx(16.0)  # no room: as much as anybody can brake
+
+
+def test_going_faster_asks_less_braking():
+    state = scene(EGO, (-25, -4, 24))
+    state.speed_mps.requires_grad_()
+    costs.imposed(still(state)).sum().backward()
+    assert state.speed_mps.grad[0, 0] < 0
+
+
 def test_proximity_fades_out_sideways():
     beside = [proximity(EGO, (8, -4 + left, 15)) for left in (0.0, 1.0, 2.0, 2.9, 3.1)]
     assert beside == sorted(beside, reverse=True)

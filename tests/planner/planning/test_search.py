@@ -30,17 +30,17 @@ def model():
     return WorldModel(WorldModelConfig(hidden=8, latent_dims=2)).eval().requires_grad_(False)
 
 
-def goal_of(scenes: TrafficState, desired_mps: float = 30.0) -> Goal:
+def goal_of(scenes: TrafficState, desired_mps: float = 30.0, lane: int = -1) -> Goal:
     batch = len(scenes.valid)
-    return Goal(torch.full((batch,), desired_mps), torch.full((batch,), -1))
+    return Goal(torch.full((batch,), desired_mps), torch.full((batch,), lane))
 
 
-def decided(model, present, lanes=3, config=FREE, road=None):
+def decided(model, present, lanes=3, config=FREE, road=None, goal_lane=-1):
     """The planner after one decision in `present`, and its controls."""
     road = road or Road.straight(lanes, batch=len(present.valid), start_m=-1000.0)
-    planner = GradientPlanner(model, config)
-    planner.reset(present, road, goal_of(present))
-    controls = planner.act(history_of(present, 3), road, goal_of(present))
+    planner, goal = GradientPlanner(model, config), goal_of(present, lane=goal_lane)
+    planner.reset(present, road, goal)
+    controls = planner.act(history_of(present, 3), road, goal)
     return planner, controls
 
 
@@ -72,6 +72,24 @@ def test_it_sees_that_a_change_pays_only_because_another_follows(model):
     assert planner.chosen_lane.tolist() == [1]
     short = replace(FREE, search=replace(FREE.search, horizon_s=1.5))
     assert decided(model, present, config=short)[0].chosen_lane.tolist() == [0]
+
+
+def test_it_goes_to_the_lane_that_the_goal_names_though_that_one_is_slower(model):
+    present = scene((0, 0, 25), (60, -8, 20))
+    assert decided(model, present)[0].chosen_lane.tolist() == [0]
+    assert decided(model, present, goal_lane=2)[0].chosen_lane.tolist() == [1]
+
+
+def test_it_does_not_enter_the_way_of_who_speeds_up_from_behind_and_does_not_yield(model):
+    """At its present speed the car behind would stay behind: only its speeding up tells."""
+    present, road = scene((0, -4, 25), (35, -4, 15), (-12, 0, 25)), Road.straight(2, start_m=-1000.0)
+    history = history_of(present, 3)
+    assert decided(model, present, lanes=2)[0].chosen_lane.tolist() == [0]
+    history.speed_mps[:, -2, 2] -= 0.4
+    planner = GradientPlanner(model, FREE)
+    planner.reset(present, road, goal_of(present))
+    planner.act(history, road, goal_of(present))
+    assert planner.chosen_lane.tolist() == [1]
 
 
 def test_it_does_not_change_into_a_car_alongside(model):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -41,6 +42,8 @@ PROMISED = {
     "short_ttc_rate",
     "time_headway_s",
     "uncomfortable_rate",
+    "decision_ms_p50",
+    "decision_ms_p99",
     "against",
     "config_hash",
 }
@@ -289,3 +292,32 @@ def test_failed_check_raises_input_error_before_anything_is_written(tmp_path):
     with pytest.raises(InputError, match="episodes: expected at least 1 in highway-v0"):
         EvaluateConfig(tmp_path / "out", environment=["highway-v0"], episodes=0)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_planner_drives_around_a_world_model_by_its_path_its_policy_or_its_name(tmp_path):
+    from imagined_scenes import write_world_model
+
+    from drivecast.scripts.driving.drivers import beside_policy, check_policy_file
+    from drivecast.scripts.driving.registry import located
+
+    model = write_world_model(tmp_path / "model", 0)
+    highway = HighwayConfig(vehicles=4, lanes=2, duration_s=2.0)
+    config = EvaluateConfig(
+        tmp_path / "out", driver=[f"planner:{model}", f"planner:{model.parent}"], environment=["highway-v0"], episodes=2
+    )
+    config = replace(config, highway=highway, loop=ClosedLoopConfig(keep="all"), workers=1)
+    config = replace(config, planner=replace(config.planner, search=replace(config.planner.search, beam=2)))
+    run(config, ConsoleRun())
+    one, other = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert one["mean_speed_mps"] == other["mean_speed_mps"]
+    assert one["decision_ms_p99"] >= one["decision_ms_p50"] > 0
+    kept = [Episode.read(file) for file in sorted((tmp_path / "out" / "episodes").glob("*.parquet"))]
+    assert len(kept) == 4
+    assert all(episode.imaginations for episode in kept)
+    policy = tmp_path / "model" / "policy.safetensors"
+    assert beside_policy(policy) == model
+    assert located("planner:pretrained:highway").endswith("highway.safetensors")
+    with pytest.raises(InputError, match="pretrained:mars: no such model"):
+        located("planner:pretrained:mars")
+    with pytest.raises(InputError, match="no file or folder /nowhere"):
+        check_policy_file("planner:/nowhere")
