@@ -30,7 +30,7 @@ class LawConfig:
         braking_mps2: IDM's comfortable braking, m/s² (positive).
         jam_gap_m: IDM's gap from bumper to bumper in a jam, m.
         exponent: IDM's, of the speed on a free road.
-        foreseen_s: Who drifts into the ego's way within this time is followed already, s.
+        foreseen_s: Who is ahead and drifts into the ego's way within this time is followed already, s.
         lateral_mps2: Largest lateral acceleration that it steers for, m/s².
         lateral_rate_radps: How fast it settles on its lane: natural frequency of a critically damped oscillator, rad/s.
     """
@@ -111,9 +111,11 @@ class Law:
         own_m = there.across_m[:, :1]
         low, high = own_m.clamp_max(0.0) - room, own_m.clamp_min(0.0) + room
         then_m = there.across_m + across_mps * config.foreseen_s
-        sweeps = ((there.across_m > low) & (there.across_m < high)) | ((then_m > low) & (then_m < high))
         offset = there.along_m - there.along_m[:, :1]  # of the ego itself zero: it is not ahead
         gap = offset - (scene.length_m + scene.length_m[:, :1]) / 2
+        # who drifts here is ahead once it is here; of who is alongside, full braking would not save the ego either
+        drifts = (then_m > low) & (then_m < high) & (gap > 0)
+        sweeps = (there.across_m > low) & (there.across_m < high) | drifts
         wall_m = there.remaining_m[:, :1] - scene.length_m[:, :1] / 2
         counts = torch.cat([scene.valid & sweeps & (offset > 0), self._ends], 1)
         gap = torch.where(counts, torch.cat([gap, wall_m], 1).clamp_min(LEAST_GAP_M), torch.inf)

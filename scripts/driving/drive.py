@@ -46,7 +46,7 @@ class Drive:
         loop: How they are run and which are kept.
         folder: Where kept episodes go.
         idm: The driver idm.
-        scored_by: `policy:PATH`, with a local path, whose energy scores the drive; empty: it is not scored.
+        scored_by: `policy:PATH` or `planner:PATH`, with a local path, whose energy scores it; empty: nobody.
         config_hash: Stored with kept episodes.
         planner: The driver planner; None: as it is by itself.
         first: How many episodes of the same driver come before these.
@@ -90,7 +90,7 @@ class Drive:
             driver,
             self.seeds,
             self.loop if self.keep else replace(self.loop, keep="none"),
-            realised_score(self.scored_by, device, traffic.dt_s) if self.scored_by else None,
+            realised_score(self.scored_by, device, traffic.dt_s, self.planner) if self.scored_by else None,
             self.config_hash,
             on_progress,
             self.first,

@@ -268,11 +268,12 @@ def training_seed(name: str) -> int | None:
     return load_model(path, POLICY_KIND).extra.get("seed")
 
 
-def realised_score(policy: str, device: str, dt_s: float) -> Score:
-    """What a drive cost in truth, by the energy that `policy:PATH` was trained with."""
+def realised_score(driver: str, device: str, dt_s: float, planner: PlannerConfig | None = None) -> Score:
+    """What a drive cost in truth, by the energy that `policy:PATH` was trained with or `planner:PATH` plans by."""
     from drivecast.planner.costs.trajectory import Trajectory
 
-    energy = _policy(policy, device).energy
+    is_planner = driver.startswith("planner:")
+    energy = _planner(driver, device, planner).energy if is_planner else _policy(driver, device).energy
 
     def score(states: TrafficState, controls: Controls, road: Road, goal: Goal) -> dict[str, Tensor]:
         before = controls.acceleration_mps2[:, 0]

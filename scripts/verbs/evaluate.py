@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 
 FILES = ("episodes.parquet", "collisions.png", "results.json")
+SCORING = ("policy:", "planner:")  # drivers with an energy, who imagine
 UNFINISHED, STOPPED = ".unfinished-", "stopped"  # folders in OUTPUT
 
 
@@ -205,8 +206,9 @@ def _evaluate(
     from drivecast.envs.evaluation.results import compare, summarise
 
     named = labels(config.driver)
-    # all drivers are scored by the first policy's energy, so that their costs can be compared
-    scored_by = next((place for place in places.values() if place.startswith("policy:")), "")
+    # all drivers are scored by one energy, so that their costs can be compared: the first policy's, else a planner's
+    have = [place for kind in SCORING for place in places.values() if place.startswith(kind)]
+    scored_by = have[0] if have else ""
     results: list[dict[str, Any]] = []
     tables: list[pd.DataFrame] = []
     for environment, source in sources.items():
@@ -257,7 +259,7 @@ def _drive(drive: Drive, workers: Workers, run: Run) -> pd.DataFrame:
 
     source, driver = drive.source, drive.driver
     # replayed traffic is cheap; only a driver that imagines is worth more processes there
-    spread = source.environment != RECORDED or (driver.startswith(("policy:", "planner:")) and source.device == "cpu")
+    spread = source.environment != RECORDED or (driver.startswith(SCORING) and source.device == "cpu")
     tables = []
     collisions = completed = 0
     with run.progress(total=len(drive.seeds), what=f"{source.environment}, {driver}") as progress:

@@ -188,6 +188,15 @@ def test_the_law_stops_before_the_end_of_a_lane_and_behind_who_stands(model):
     assert 85 < states.position_m[0, -1, 0, 0] < 95
 
 
+@pytest.mark.parametrize(("along_m", "brakes"), [(2.0, False), (12.0, True)])
+def test_the_law_yields_to_who_drifts_over_from_ahead_and_not_to_who_is_alongside(along_m, brakes):
+    plan = Manoeuvre(torch.tensor([0]), torch.tensor([0.3]), torch.tensor([25.0]), torch.tensor([False]))
+    state = scene((0, 0, 25), (along_m, -3.0, 25))
+    state.heading_rad[0, 1] = 0.05  # 1.25 m/s to the left
+    acceleration = Law(plan, Road.straight(2), LawConfig()).controls(state).acceleration_mps2
+    assert (acceleration[0] < -1.0) == brakes
+
+
 def test_a_lane_change_keeps_to_the_lateral_acceleration_that_is_allowed():
     road, config = Road.straight(2), LawConfig(lateral_mps2=2.0)
     plan = Manoeuvre(torch.tensor([1]), torch.tensor([1.0]), torch.tensor([25.0]), torch.tensor([False]))
