@@ -183,8 +183,7 @@ class GradientPlanner(Planner):
             return laws(step).controls(world.scene)
 
         episode = torch.arange(batch, device=self.device)
-        terms, states, _ = self.search.unroll(world, goal, episode, steps, control, 0)
-        return terms, states
+        return self.search.unroll(world, goal, episode, steps, control, 0)
 
 
 def load_planner(

@@ -103,7 +103,7 @@ class Refinement:
             return with_added(laws(step).controls(world.scene), added[:, step], world.scene)
 
         episode = torch.arange(len(lanes), device=lanes.device)
-        terms, _, _ = search.unroll(world, goal, episode, self.steps, control, 0)
+        terms, _ = search.unroll(world, goal, episode, self.steps, control, 0)
         contact = terms.pop("contact")
         smooth = sum(terms.values(), torch.zeros_like(contact)).sum(2) * search.dt_s
         end = search.terminal(world, goal, episode)

@@ -81,14 +81,12 @@ class Stretch:
         parent: Long `(plan,)`. The plan of the stretch before that each goes on from; the episode, of the first.
         lane: Long `(plan,)`. Steered for.
         states: After each step, `(plan and future, time, agent)`, futures innermost.
-        controls: The ego's, `(plan and future, time)`.
         cost: By term, `(plan, future, time)`.
     """
 
     parent: Tensor
     lane: Tensor
     states: TrafficState
-    controls: Controls
     cost: dict[str, Tensor]
 
 
@@ -262,12 +260,12 @@ class ManoeuvreSearch:
             return law.controls(world.scene)
 
         begun = number * self.steps
-        terms, states, controls = self.unroll(world, goal, plans.episode, self.steps, control, begun)
+        terms, states = self.unroll(world, goal, plans.episode, self.steps, control, begun)
         if begun * self.dt_s < self.config.stubborn_s:
             ego = states[:, :, 0].map(lambda values: values[:: self.config.futures])
             terms["stubborn"] = self._in_their_way(ego, behind, plans.episode, begun).expand_as(terms["contact"])
         total = sum(terms.values(), torch.zeros_like(terms["contact"])).sum(2) * self.dt_s
-        return replace(plans, cost=plans.cost + total), Stretch(parent, plans.manoeuvre.lane, states, controls, terms)
+        return replace(plans, cost=plans.cost + total), Stretch(parent, plans.manoeuvre.lane, states, terms)
 
     def laws(self, plan: Manoeuvre, lanes: Tensor, road: Road, begun: int = 0) -> Callable[[int], Law]:
         """The law by which `plan (row,)` is driven at each step, counted from `begun` steps after the decision.
@@ -292,7 +290,7 @@ class ManoeuvreSearch:
         steps: int,
         control: Callable[[int], Controls],
         begun: int,
-    ) -> tuple[dict[str, Tensor], TrafficState, Controls]:
+    ) -> tuple[dict[str, Tensor], TrafficState]:
         """Drive on in `world`, by `control` of each further step.
 
         Args:
@@ -304,8 +302,7 @@ class ManoeuvreSearch:
             begun: Steps that the plans have driven before.
 
         Returns:
-            The cost by term `(plan, future, step)`, contacts by exact boxes among them; the states after each step,
-            and the controls.
+            The cost by term `(plan, future, step)`, contacts by exact boxes among them; and the states after each step.
         """
         futures = len(world.scene.valid) // len(episode)
         first_acceleration = world.first_acceleration
@@ -321,7 +318,7 @@ class ManoeuvreSearch:
         terms = self.energy.terms(Trajectory(states, driven, first_acceleration, world.road, of_row, self.dt_s))
         terms["contact"] = self._contact(states, begun)
         shape = (len(episode), futures, steps)
-        return {name: cost.view(shape) for name, cost in terms.items()}, states, driven
+        return {name: cost.view(shape) for name, cost in terms.items()}, states
 
     @torch.no_grad()
     def _contact(self, states: TrafficState, begun: int) -> Tensor:
@@ -335,15 +332,11 @@ class ManoeuvreSearch:
         return config.contact_cost * weight * touches_someone
 
     def _in_their_way(self, ego: TrafficState, behind: Stubborn, episode: Tensor, begun: int) -> Tensor:
-        """Cost of running into who does not yield, `(plan, 1, time)`, once per stretch; `ego (plan, time)`."""
+        """Cost of running into who does not yield, `(plan, 1, 1)`, spread over the stretch; `ego (plan, time)`."""
         steps = torch.arange(begun + 1, begun + 1 + ego.valid.shape[1], device=ego.valid.device)
         near = steps * self.dt_s <= self.config.stubborn_s + 1e-6
         hit = (behind.touched(ego, episode, steps) & near).any(1, keepdim=True)
-        return (
-            (hit * self.config.stubborn_cost / (len(steps) * self.dt_s))
-            .to(ego.speed_mps)[:, None]
-            .expand(-1, 1, len(steps))
-        )
+        return (hit * self.config.stubborn_cost / (len(steps) * self.dt_s)).to(ego.speed_mps)[:, None]
 
     def judged(self, cost: Tensor) -> Tensor:
         """Of costs `(plan, future)`: the mean over the worst of them, `(plan,)`. Rockafellar & Uryasev 2000 (CVaR)."""
