@@ -93,22 +93,25 @@ class ImaginedWorld:
         """One step on under `controls (row,)`; the scene after it."""
         self.latent = self.latents.at(self.step, self.memory)
         ego = drive(self.scene[:, 0], controls, self.model.config.dt_s)
-        who = torch.zeros_like(self.scene.valid)
-        who[:, 0] = True
-        listening = self.memory if self.others_listen else self.memory.detach()
-        self.memory = self.model.step(listening, self.latent, self.road, self.scene.with_ego(ego), who)
+        self.memory = self._stepped(self.memory if self.others_listen else self.memory.detach(), ego)
         self.before, self.scene = self.scene, self.memory.scene
         if not self.others_listen:
             self.scene = self.scene.detach().with_ego(ego)
         self.step += 1
         return self.scene
 
+    def _stepped(self, memory: Memory, ego: TrafficState) -> Memory:
+        assert self.latent is not None
+        who = torch.zeros_like(memory.scene.valid)
+        who[:, 0] = True
+        return self.model.step(memory, self.latent, self.road, memory.scene.with_ego(ego), who)
+
     def picked(self, rows: Tensor) -> ImaginedWorld:
         """The worlds of `rows`, which may be named several times: from here on they go their own ways.
 
         Where latents are shared (`LatentDraws.period`), rows come in whole periods.
         """
-        world = ImaginedWorld(
+        world = type(self)(
             self.model,
             self.memory[rows],
             self.before[rows],
@@ -118,3 +121,27 @@ class ImaginedWorld:
         )
         world.step = self.step
         return world
+
+
+class HeldWorld(ImaginedWorld):
+    """The same with no gradient at all through the world model: the others' answers are taken as they are.
+
+    The ego's own motion stays differentiable, and so does what a plan costs.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        memory: Memory,
+        before: TrafficState,
+        road: Road,
+        latents: LatentDraws,
+        others_listen: bool = False,
+    ) -> None:
+        if others_listen:
+            raise ValueError("others_listen: no gradient flows through a held world")
+        super().__init__(model, memory, before, road, latents, others_listen)
+
+    def _stepped(self, memory: Memory, ego: TrafficState) -> Memory:
+        with torch.no_grad():
+            return super()._stepped(memory, ego)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from torch import Tensor
 
 from drivecast.planner.costs.energy import Energy, EnergyConfig, EnergyWeights
 from drivecast.planner.costs.terms import ProximityConfig
-from drivecast.planner.imagination.world import ImaginedWorld, World
-from drivecast.planner.planning.manoeuvre import LawConfig
+from drivecast.planner.imagination.world import HeldWorld, World
+from drivecast.planner.planning.manoeuvre import LawConfig, Manoeuvre
 from drivecast.planner.planning.refinement import Refinement, RefinementConfig, with_added
 from drivecast.planner.planning.search import Found, ManoeuvreSearch, SearchConfig
 from drivecast.worldmodel.errors import InputError
@@ -29,6 +30,7 @@ PLANNING_ENERGY = EnergyConfig(
     proximity=ProximityConfig(standstill_m=2.0, headway_s=0.2, braking_mps2=5.0),
     discount=1.0,
 )
+STRETCHES_PER_PIECE = 2  # the first one has few plans, and a rollout with its gradient takes as long as two
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class PlannerConfig:
     Args:
         decide_every_s: Time between two searches, s; in between, the chosen plan is driven by its laws.
         max_agents: Vehicles imagined, the ego and the nearest to it.
+        spread: Spread the work of a decision over the steps until the next one, so that none of them waits for all of
+            it; until it is done the plan before is driven. If False, each decision is made in one step.
         energy: What plans cost. Its proximity is the room that the planner keeps, not the room that is comfortable.
         law: How manoeuvres are carried out.
         search: The search among manoeuvres.
@@ -46,6 +50,7 @@ class PlannerConfig:
 
     decide_every_s: float = 0.5
     max_agents: int = 16
+    spread: bool = True
     energy: EnergyConfig = field(default_factory=lambda: PLANNING_ENERGY)
     law: LawConfig = field(default_factory=LawConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
@@ -56,12 +61,23 @@ class PlannerConfig:
             raise InputError("planner: expected decide_every_s above 0 and max_agents of at least 2")
 
 
+@dataclass(frozen=True)
+class _Driven:
+    """The plan that is driven, of each episode."""
+
+    plan: Manoeuvre
+    lanes: Tensor  # (episode, stretch)
+    added: Tensor  # (episode, step, 2), m/s²
+    found_at: int  # step from which its stretches count
+    refined_at: int  # step from which what is added counts
+
+
 class Planner(ABC):
     """Model-predictive control in some world.
 
-    Every `decide_every_s` it searches sequences of manoeuvres in that world's futures (`ManoeuvreSearch`) and lowers
-    the energy of the best one by gradient through the world (`Refinement`). Between two decisions it carries the plan
-    out by the same laws, on what it sees.
+    Every `decide_every_s` it searches sequences of manoeuvres in that world's futures (`ManoeuvreSearch`), lowers the
+    energy of the best one by gradient (`Refinement`) and goes over to it. Meanwhile it carries the plan before out by
+    the same laws, on what it sees; to begin with that is to keep the lane.
 
     Args:
         config: The planner.
@@ -95,37 +111,69 @@ class Planner(ABC):
         """
 
     def reset(self, scene: TrafficState, road: Road, goal: Goal) -> None:
-        self._lane = road.project(scene.position_m[:, :1]).lane[:, 0].to(self.device)
-        self._steps = self._decided = 0
+        scene, road, goal = scene.to(self.device), road.to(self.device), goal.to(self.device)
+        self._lane = road.project(scene.position_m[:, :1]).lane[:, 0]
+        self._steps = 0
         self.found: Found | None = None
+        self._pieces: Iterator[_Driven | None] = iter(())
+        plan = self.search.keeping(goal, road, self._lane)
+        self._driven = _Driven(
+            plan, self._lane[:, None], torch.zeros_like(plan.wish_mps)[:, None, None].repeat(1, 1, 2), 0, 0
+        )
 
     @torch.no_grad()
     def act(self, history: TrafficState, road: Road, goal: Goal) -> Controls:
         given = history.valid.device
         agents = nearest_indices(history[:, -1], self.config.max_agents - 1)
         history, road, goal = pick_agents(history, agents).to(self.device), road.to(self.device), goal.to(self.device)
-        if self._steps % self.decide_every == 0:
-            self._decide(history, road, goal)
-        since = self._steps - self._decided
+        self._present = history, road, goal
+        self._decide()
+        driven, scene = self._driven, history[:, -1]
+        controls = self.search.laws(driven.plan, driven.lanes, road, self._steps - driven.found_at)(0, scene)
+        since = min(self._steps - driven.refined_at, driven.added.shape[1] - 1)
         self._steps += 1
-        scene = history[:, -1]
-        controls = self.search.laws(self._plan, self._lanes, road, since)(0).controls(scene)
-        if self._added is not None:
-            controls = with_added(controls, self._added[:, min(since, self._added.shape[1] - 1)], scene)
-        return controls.to(given)
+        return with_added(controls, driven.added[:, since], scene).to(given)
 
-    def _decide(self, history: TrafficState, road: Road, goal: Goal) -> None:
-        futures, batch = self.config.search.futures, len(history.valid)
+    def _decide(self) -> None:
+        """This step's share of the decision."""
+        since = self._steps % self.decide_every
+        if since == 0:
+            self._pieces = self._deciding()
+        is_last = not self.config.spread or since == self.decide_every - 1
+        for piece in self._pieces:
+            self._driven = piece or self._driven
+            if not is_last:
+                break
+
+    def _deciding(self) -> Iterator[_Driven | None]:
+        """A decision in pieces that take about as long; the last one is the plan to go over to."""
+        begun, before = self._steps, self._driven
+        history, road, goal = self._present
+        futures = self.config.search.futures
         world = self.world(history, road, futures, sample=futures > 1)
-        self.found = self.search.find(world, goal, self._lane)
-        best = self.found.best(batch)
-        way = self.found.way(best)
-        lanes = [stretch.lane[rows] for stretch, rows in zip(self.found.stretches, way, strict=True)]
-        self._lanes = torch.stack(lanes, 1)
-        self._plan, self._lane, self._decided = self.found.manoeuvre[best], lanes[0], self._steps
-        self._added = None
-        if self.config.refinement.iterations:
-            self._added, _ = self.refinement.refine(world, goal, self._plan, self._lanes)
+        for number, found in enumerate(self.search.stretch_by_stretch(world, goal, self._lane), 1):
+            if found is None and number % STRETCHES_PER_PIECE == 0:
+                yield None
+        assert found is not None
+        best = found.best(len(history.valid))
+        lanes = torch.stack([part.lane[rows] for part, rows in zip(found.stretches, found.way(best), strict=True)], 1)
+        plan, self.found = found.manoeuvre[best], found
+        if not self.config.refinement.iterations:
+            self._lane = lanes[:, 0]
+            yield _Driven(plan, lanes, torch.zeros_like(before.added[:, :1]), begun, self._steps)
+            return
+        if len(found.stretches) > 1:
+            yield None
+        refined_at = self._steps
+        history, road, goal = self._present
+        world = self.world(history, road, futures, sample=futures > 1)
+        added = before.added[:, refined_at - before.refined_at :]
+        for reached in self.refinement.pass_by_pass(world, goal, plan, lanes, refined_at - begun, added):
+            if reached is None:
+                yield None
+            else:
+                self._lane = lanes[:, 0]
+                yield _Driven(plan, lanes, reached[0], begun, refined_at)
 
 
 class GradientPlanner(Planner):
@@ -153,7 +201,8 @@ class GradientPlanner(Planner):
         noise = torch.Generator(self.device).manual_seed(self.seed + self._steps)
         latents = LatentDraws(self.model, sample, noise, futures)
         before = history[:, -min(2, history.valid.shape[1])][rows]
-        return ImaginedWorld(self.model, self.model.observe(history, road)[rows], before, road[rows], latents)
+        observed = self.model.observe(history, road)[rows]
+        return HeldWorld(self.model, observed, before, road[rows], latents)
 
     @torch.no_grad()
     def imagine(self, history: TrafficState, road: Road, goal: Goal, samples: int = 6, steps: int = 30) -> Imagination:
@@ -175,12 +224,13 @@ class GradientPlanner(Planner):
         """What the plan in hand leads to from here: its cost by term `(batch, future, step)`, and the states."""
         batch = len(history.valid)
         world = self.world(history, road, futures, sample)
-        since = max(self._steps - 1 - self._decided, 0)
-        lanes = self._lanes.repeat_interleave(futures, 0)
-        laws = self.search.laws(self._plan.repeated(futures), lanes, world.road, since)
+        driven = self._driven
+        since = max(self._steps - 1 - driven.found_at, 0)
+        lanes = driven.lanes.repeat_interleave(futures, 0)
+        laws = self.search.laws(driven.plan.repeated(futures), lanes, world.road, since)
 
         def control(step: int) -> Controls:
-            return laws(step).controls(world.scene)
+            return laws(step, world.scene)
 
         episode = torch.arange(batch, device=self.device)
         return self.search.unroll(world, goal, episode, steps, control, 0)

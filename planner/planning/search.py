@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -201,7 +201,6 @@ class ManoeuvreSearch:
         self.steps = max(1, round(config.branch_every_s / dt_s))  # of a stretch
         self.stretches = max(1, round(config.horizon_s / config.branch_every_s))
 
-    @torch.no_grad()
     def find(self, world: World, goal: Goal, bound: Tensor) -> Found:
         """Search from `world`, a row per episode and future, futures innermost.
 
@@ -210,19 +209,33 @@ class ManoeuvreSearch:
             goal: Of each episode.
             bound: Long `(episode,)`. The lane that each steers for now.
         """
-        plans, futures = self._begun(world, goal, bound), self.config.futures
-        behind = Stubborn(world.scene[::futures], world.before[::futures], self.dt_s)
+        *_, found = self.stretch_by_stretch(world, goal, bound)
+        assert found is not None
+        return found
+
+    def stretch_by_stretch(self, world: World, goal: Goal, bound: Tensor) -> Iterator[Found | None]:
+        """The same in pieces: None after each stretch of the plans, and after the last one what was found."""
+        with torch.no_grad():
+            plans, futures = self._begun(world, goal, bound), self.config.futures
+            behind = Stubborn(world.scene[::futures], world.before[::futures], self.dt_s)
         found: list[Stretch] = []
         parent = plans.episode
         for number in range(self.stretches):
-            plans, stretch = self._drive(plans, goal, number, parent, behind)
+            with torch.no_grad():
+                if number:
+                    plans, parent = self._branched(plans, self._pruned(plans))
+                plans, stretch = self._drive(plans, goal, number, parent, behind)
             found.append(stretch)
             if number + 1 < self.stretches:
-                kept = self._pruned(plans)
-                plans, parent = self._branched(plans, kept)
+                yield None
         cost = plans.cost + self.terminal(plans.world, goal, plans.episode)
         energy = self.judged(cost) + self.config.change_cost * plans.changes
-        return Found(plans.episode, energy, plans.first_lane, plans.manoeuvre, found)
+        yield Found(plans.episode, energy, plans.first_lane, plans.manoeuvre, found)
+
+    def keeping(self, goal: Goal, road: Road, lane: Tensor) -> Manoeuvre:
+        """Keeping `lane (episode,)` at the first of the time gaps."""
+        gap = torch.full_like(goal.desired_speed_mps, self.config.time_gaps_s[0])
+        return Manoeuvre(lane, gap, wished_mps(goal, road, lane), torch.zeros_like(lane, dtype=torch.bool))
 
     def _begun(self, world: World, goal: Goal, bound: Tensor) -> _Plans:
         """The choices of now: the lane that is steered for, the one that it is on and those beside, and to brake."""
@@ -267,20 +280,22 @@ class ManoeuvreSearch:
         total = sum(terms.values(), torch.zeros_like(terms["contact"])).sum(2) * self.dt_s
         return replace(plans, cost=plans.cost + total), Stretch(parent, plans.manoeuvre.lane, states, terms)
 
-    def laws(self, plan: Manoeuvre, lanes: Tensor, road: Road, begun: int = 0) -> Callable[[int], Law]:
-        """The law by which `plan (row,)` is driven at each step, counted from `begun` steps after the decision.
+    def laws(
+        self, plan: Manoeuvre, lanes: Tensor, road: Road, begun: int = 0
+    ) -> Callable[[int, TrafficState], Controls]:
+        """How `plan (row,)` is driven: controls at a step, counted from `begun` steps after the decision, in a scene.
 
         `lanes (row, stretch)` are steered for one after the other; the last one goes on.
         """
         made: dict[int, Law] = {}
 
-        def law(step: int) -> Law:
+        def control(step: int, scene: TrafficState) -> Controls:
             stretch = min((begun + step) // self.steps, lanes.shape[1] - 1)
             if stretch not in made:
                 made[stretch] = Law(replace(plan, lane=lanes[:, stretch]), road, self.law)
-            return made[stretch]
+            return made[stretch].controls(scene)
 
-        return law
+        return control
 
     def unroll(
         self,
@@ -391,16 +406,14 @@ class ManoeuvreSearch:
         changes = branched.changes + (option > 0)
         return replace(branched, manoeuvre=replace(branched.manoeuvre, lane=lane), changes=changes), parent
 
-    def _sides(self, scene: TrafficState, road: Road, lane: Tensor) -> list[Tensor]:
+    def _sides(self, scene: TrafficState, road: Road, lane: Tensor) -> tuple[Tensor, ...]:
         """The lanes beside `lane (row,)` that may be driven where the ego is; NO_LANE: none, or no room for it."""
-        found = []
-        for name in SIDES:
-            side = road.neighbour(lane[:, None], name)[:, 0]
-            there = (side != NO_LANE) & runs_beside(scene, road, side) & touches(scene, road, side, lane)
-            found.append(
-                torch.where(there & (self._imposed(scene, road, side) < self.config.imposed_mps2), side, NO_LANE)
-            )
-        return found
+        beside = torch.cat([road.neighbour(lane[:, None], name)[:, 0] for name in SIDES])
+        twice = torch.arange(len(lane), device=lane.device).repeat(2)
+        scene, road, own = scene[twice], road[twice], lane[twice]
+        there = (beside != NO_LANE) & runs_beside(scene, road, beside) & touches(scene, road, beside, own)
+        free = self._imposed(scene, road, beside) < self.config.imposed_mps2
+        return torch.where(there & free, beside, NO_LANE).chunk(2)
 
     @staticmethod
     def _imposed(scene: TrafficState, road: Road, lane: Tensor) -> Tensor:

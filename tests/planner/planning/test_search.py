@@ -21,7 +21,7 @@ from drivecast.worldmodel.scene.kinematics import drive
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Goal, TrafficState
 
-FREE = PlannerConfig()
+FREE = PlannerConfig(spread=False)  # each decision in one step
 
 
 @pytest.fixture(scope="module")
@@ -157,26 +157,53 @@ def test_the_gradient_of_a_refinement_is_that_of_its_cost(model):
 
     def cost(knots):
         world = world_of(exact, present, road)
-        return refinement._cost(world, goal, plan, torch.tensor([[0]]), knots)[0].sum()
+        return refinement._cost(world, goal, plan, torch.tensor([[0]]), knots, 0)[0].sum()
 
-    knots = 0.1 * torch.ones(1, 3, 2, dtype=torch.float64)
+    knots = 0.1 * torch.ones(1, 2, 3, 2, dtype=torch.float64)
     assert torch.autograd.gradcheck(cost, knots.requires_grad_(), eps=1e-6, atol=1e-5)
+
+
+def one_plan():
+    return Manoeuvre(torch.tensor([0]), torch.tensor([0.3]), torch.tensor([30.0]), torch.tensor([False]))
 
 
 def test_a_refinement_lowers_the_cost_and_never_keeps_what_does_not(model):
     road, present = Road.straight(2, start_m=-1000.0), scene((0, 0.3, 25), (40, 0, 18))
     planner = GradientPlanner(model, FREE)
-    plan = Manoeuvre(torch.tensor([0]), torch.tensor([0.3]), torch.tensor([30.0]), torch.tensor([False]))
-    lanes = torch.tensor([[0]])
-    world, goal = world_of(model, present, road), goal_of(present)
+    world, goal, lanes = world_of(model, present, road), goal_of(present), torch.tensor([[0]])
     gains = []
-    for rate in (0.3, 1e3):
-        refinement = Refinement(RefinementConfig(iterations=4, learning_rate=rate), planner.search)
-        added, gain = refinement.refine(world, goal, plan, lanes)
+    for config in (RefinementConfig(iterations=4), RefinementConfig(steps_mps2=(1e3,), most_mps2=50.0)):
+        added, gain = Refinement(config, planner.search).refine(world, goal, one_plan(), lanes)
         gains.append(gain.item())
-        assert added.abs().max() <= refinement.config.most_mps2
+        assert added.abs().max() <= config.most_mps2
     assert gains[0] > 0.01
-    assert gains[1] >= 0.0
+    assert gains[1] == 0.0
+
+
+def test_a_refinement_goes_on_from_the_one_before_where_that_is_better_than_nothing(model):
+    road, present = Road.straight(2, start_m=-1000.0), scene((0, 0.3, 25), (40, 0, 18))
+    planner = GradientPlanner(model, FREE)
+    world, goal, lanes = world_of(model, present, road), goal_of(present), torch.tensor([[0]])
+    refinement = Refinement(RefinementConfig(), planner.search)
+    first, gain = refinement.refine(world, goal, one_plan(), lanes)
+    assert refinement.refine(world, goal, one_plan(), lanes, before=first)[1] > gain * 1.05
+    _, after_nonsense = refinement.refine(world, goal, one_plan(), lanes, before=-2.0 * torch.ones_like(first))
+    torch.testing.assert_close(after_nonsense, gain)
+
+
+def test_spread_over_steps_it_comes_to_the_same_decision_later_and_keeps_its_lane_until_then(model):
+    present = scene((0, -4, 25), (30, -4, 15), (-60, -8, 33))
+    road, goal, history = Road.straight(3, start_m=-1000.0), goal_of(present), history_of(present, 3)
+    at_once, _ = decided(model, present)
+    spread = GradientPlanner(model, PlannerConfig())
+    spread.reset(present, road, goal)
+    chosen = []
+    for _ in range(spread.decide_every):
+        spread.act(history, road, goal)
+        chosen.append(spread.chosen_lane.item())
+    assert chosen[0] == 1
+    assert chosen[-1] == at_once.chosen_lane.item() == 0
+    torch.testing.assert_close(spread.found.energy, at_once.found.energy)
 
 
 def test_the_law_stops_before_the_end_of_a_lane_and_behind_who_stands(model):
