@@ -13,8 +13,10 @@ from torch import Tensor
 from drivecast.planner.costs.energy import Energy, EnergyConfig, EnergyWeights
 from drivecast.planner.costs.terms import ProximityConfig
 from drivecast.planner.imagination.world import HeldWorld, World
+from drivecast.planner.planning.knots import Improvement, with_added
 from drivecast.planner.planning.manoeuvre import LawConfig, Manoeuvre
-from drivecast.planner.planning.refinement import Refinement, RefinementConfig, with_added
+from drivecast.planner.planning.refinement import Refinement, RefinementConfig
+from drivecast.planner.planning.sampling import Sampling, SamplingConfig
 from drivecast.planner.planning.search import Found, ManoeuvreSearch, SearchConfig
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.draws import LatentDraws
@@ -45,7 +47,8 @@ class PlannerConfig:
         energy: What plans cost. Its proximity is the room that the planner keeps, not the room that is comfortable.
         law: How manoeuvres are carried out.
         search: The search among manoeuvres.
-        refinement: What gradients add to the best plan.
+        refinement: What gradients add to the plan; of the planner that takes them.
+        sampling: What samples add to the plan; of the planner that takes those.
     """
 
     decide_every_s: float = 0.5
@@ -55,6 +58,7 @@ class PlannerConfig:
     law: LawConfig = field(default_factory=LawConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
         if self.decide_every_s <= 0 or self.max_agents < 2:
@@ -91,7 +95,7 @@ class Planner(ABC):
         self.config, self.dt_s, self.name = config, dt_s, name
         self.energy = Energy(config.energy)
         self.search = ManoeuvreSearch(config.search, config.law, self.energy, dt_s)
-        self.refinement = Refinement(config.refinement, self.search)
+        self.improvement = self.improved_by()
         self.decide_every = max(1, round(config.decide_every_s / dt_s))
 
     @property
@@ -109,6 +113,10 @@ class Planner(ABC):
 
         With one future and no `sample`, the likeliest.
         """
+
+    def improved_by(self) -> Improvement | None:
+        """What lowers the cost of the plans that were found; None: nothing does."""
+        return Refinement(self.config.refinement, self.search) if self.config.refinement.iterations else None
 
     def reset(self, scene: TrafficState, road: Road, goal: Goal) -> None:
         scene, road, goal = scene.to(self.device), road.to(self.device), goal.to(self.device)
@@ -155,25 +163,23 @@ class Planner(ABC):
             if found is None and number % STRETCHES_PER_PIECE == 0:
                 yield None
         assert found is not None
-        best = found.best(len(history.valid))
+        best, self.found = found.best(len(history.valid)), found
         lanes = torch.stack([part.lane[rows] for part, rows in zip(found.stretches, found.way(best), strict=True)], 1)
-        plan, self.found = found.manoeuvre[best], found
-        if not self.config.refinement.iterations:
-            self._lane = lanes[:, 0]
-            yield _Driven(plan, lanes, torch.zeros_like(before.added[:, :1]), begun, self._steps)
-            return
-        if len(found.stretches) > 1:
-            yield None
-        refined_at = self._steps
-        history, road, goal = self._present
-        world = self.world(history, road, futures, sample=futures > 1)
-        added = before.added[:, refined_at - before.refined_at :]
-        for reached in self.refinement.pass_by_pass(world, goal, plan, lanes, refined_at - begun, added):
-            if reached is None:
+        plan, added, refined_at = found.manoeuvre[best], torch.zeros_like(before.added[:, :1]), begun
+        if self.improvement is not None:
+            if len(found.stretches) > 1:
                 yield None
-            else:
-                self._lane = lanes[:, 0]
-                yield _Driven(plan, lanes, reached[0], begun, refined_at)
+            refined_at = self._steps
+            history, road, goal = self._present
+            world = self.world(history, road, futures, sample=futures > 1)
+            from_here = before.added[:, refined_at - before.refined_at :]
+            for reached in self.improvement.pass_by_pass(world, goal, plan, lanes, refined_at - begun, from_here):
+                if reached is None:
+                    yield None
+                else:
+                    added = reached[0]
+        self._lane = lanes[:, 0]
+        yield _Driven(plan, lanes, added, begun, refined_at)
 
 
 class GradientPlanner(Planner):
@@ -234,6 +240,14 @@ class GradientPlanner(Planner):
 
         episode = torch.arange(batch, device=self.device)
         return self.search.unroll(world, goal, episode, steps, control, 0)
+
+
+class SamplingPlanner(GradientPlanner):
+    """The same, but plans are improved by samples (CEM, MPPI) instead of gradients."""
+
+    def improved_by(self) -> Improvement | None:
+        """What lowers the cost of the plans that were found."""
+        return Sampling(self.config.sampling, self.search)
 
 
 def load_planner(

@@ -157,7 +157,7 @@ def test_the_gradient_of_a_refinement_is_that_of_its_cost(model):
 
     def cost(knots):
         world = world_of(exact, present, road)
-        return refinement._cost(world, goal, plan, torch.tensor([[0]]), knots, 0)[0].sum()
+        return refinement.costs(world, goal, plan, torch.tensor([[0]]), knots, 0)[0].sum()
 
     knots = 0.1 * torch.ones(1, 2, 3, 2, dtype=torch.float64)
     assert torch.autograd.gradcheck(cost, knots.requires_grad_(), eps=1e-6, atol=1e-5)
