@@ -53,7 +53,8 @@ def test_the_wheel_holds_one_package_with_all_that_it_needs(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"drivecast"}
     assert {"drivecast/py.typed", "drivecast/configs/demo.yaml", "drivecast/envs/replay/assets/page.html"} <= {*names}
-    assert {f"drivecast/worldmodel/pretrained/{name}.safetensors" for name in ("us101", "highway")} <= {*names}
+    shipped = ("us101/world-model", "highway/world-model", "highway/policy")
+    assert {f"drivecast/worldmodel/pretrained/{name}.safetensors" for name in shipped} <= {*names}
     modules = {f.relative_to(ROOT).as_posix() for package in PACKAGES for f in (ROOT / package).rglob("*.py")}
     assert {f"drivecast/{module}" for module in modules} <= {*names}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,7 +19,6 @@ from drivecast.planner.planning.sampling import Sampling, SamplingConfig
 from drivecast.planner.planning.search import Found, ManoeuvreSearch, SearchConfig
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.draws import LatentDraws
-from drivecast.worldmodel.forecaster.loading import load_world_model
 from drivecast.worldmodel.forecaster.model import WorldModel
 from drivecast.worldmodel.scene.driver import Imagination
 from drivecast.worldmodel.scene.lane_neighbours import nearest_indices, pick_agents
@@ -140,7 +138,7 @@ class Planner(ABC):
         controls = self.search.laws(driven.plan, driven.lanes, road, self._steps - driven.found_at)(0, scene)
         since = min(self._steps - driven.refined_at, driven.added.shape[1] - 1)
         self._steps += 1
-        return with_added(controls, driven.added[:, since], scene).to(given)
+        return with_added(controls, driven.added[:, since], scene, self.config.law.acceleration_mps2).to(given)
 
     def _decide(self) -> None:
         """This step's share of the decision."""
@@ -248,14 +246,3 @@ class SamplingPlanner(GradientPlanner):
     def improved_by(self) -> Improvement | None:
         """What lowers the cost of the plans that were found."""
         return Sampling(self.config.sampling, self.search)
-
-
-def load_planner(
-    path: Path | str, config: PlannerConfig | None = None, device: str = "cpu", name: str = ""
-) -> GradientPlanner:
-    """The planner around a world model: a file, the folder that holds it, or `pretrained:NAME`.
-
-    Raises:
-        InputError: It is missing, damaged, or no world model.
-    """
-    return GradientPlanner(load_world_model(path, device), config, name or f"planner:{path}")

@@ -11,7 +11,7 @@ from torch import Tensor
 from drivecast.planner.imagination.world import World
 from drivecast.planner.planning.manoeuvre import Manoeuvre
 from drivecast.planner.planning.search import ManoeuvreSearch
-from drivecast.worldmodel.scene.kinematics import MAX_ACCELERATION_MPS2, MAX_BRAKING_MPS2, steering_for
+from drivecast.worldmodel.scene.kinematics import MAX_BRAKING_MPS2, steering_for
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
 
@@ -83,7 +83,7 @@ class KnotCosts:
         laws = search.laws(plan[of_row], lanes[of_row], world.road, begun)
 
         def control(step: int) -> Controls:
-            return with_added(laws(step, world.scene), added[:, step], world.scene)
+            return with_added(laws(step, world.scene), added[:, step], world.scene, search.law.acceleration_mps2)
 
         terms, _ = search.unroll(world, goal, of_trial, self.steps, control, 0)
         contact = terms.pop("contact")
@@ -93,8 +93,8 @@ class KnotCosts:
         return search.judged(smooth + end).view(plans, trials), exact.view(plans, trials)
 
 
-def with_added(controls: Controls, added: Tensor, scene: TrafficState) -> Controls:
-    """Controls with `added (row, 2)` m/s² along and across."""
-    acceleration = (controls.acceleration_mps2 + added[:, 0]).clamp(-MAX_BRAKING_MPS2, MAX_ACCELERATION_MPS2)
+def with_added(controls: Controls, added: Tensor, scene: TrafficState, most_mps2: float) -> Controls:
+    """Controls with `added (row, 2)` m/s² along and across; it speeds up by `most_mps2` at most."""
+    acceleration = (controls.acceleration_mps2 + added[:, 0]).clamp(-MAX_BRAKING_MPS2, most_mps2)
     steering = controls.steering_rad + steering_for(added[:, 1], scene.speed_mps[:, 0], scene.length_m[:, 0])
     return Controls(acceleration, steering)

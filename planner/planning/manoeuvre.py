@@ -26,7 +26,8 @@ class LawConfig:
     """How the ego carries a manoeuvre out.
 
     Args:
-        acceleration_mps2: IDM's acceleration from standing, m/s².
+        acceleration_mps2: IDM's acceleration from standing, and the most that anything is added up to, m/s²; nuPlan's
+            bound of comfort.
         braking_mps2: IDM's comfortable braking, m/s² (positive).
         jam_gap_m: IDM's gap from bumper to bumper in a jam, m.
         exponent: IDM's, of the speed on a free road.
@@ -35,7 +36,7 @@ class LawConfig:
         lateral_rate_radps: How fast it settles on its lane: natural frequency of a critically damped oscillator, rad/s.
     """
 
-    acceleration_mps2: float = 3.0
+    acceleration_mps2: float = 2.4
     braking_mps2: float = 6.0
     jam_gap_m: float = 3.0
     exponent: float = 8.0

@@ -20,12 +20,14 @@ class DriverKind:
         form: How it is named; capitals stand for what is to be filled in.
         note: Where it can drive, if not everywhere.
         trained_by: Verb that trains it; empty: it is not trained.
+        plans: It plans, by the settings `planner`.
         by_lanes: Chooses its way among lanes side by side; so it cannot follow a route from lane to lane.
     """
 
     form: str
     note: str = ""
     trained_by: str = ""
+    plans: bool = False
     by_lanes: bool = True
 
     @property
@@ -40,16 +42,22 @@ DRIVER_KINDS = (
     DriverKind("human", note="recorded traffic only", by_lanes=False),
     DriverKind("idm:SPEED"),
     DriverKind("policy:PATH", trained_by="train-policy"),
-    DriverKind("planner:PATH", note="around a world model, or that of a policy", trained_by="train-world-model"),
+    DriverKind(
+        "planner:PATH", note="around a world model, or that of a policy", trained_by="train-world-model", plans=True
+    ),
+    DriverKind("sampling-planner:PATH", note="the same without gradients", trained_by="train-world-model", plans=True),
+    DriverKind("pretrained:NAME", note="a policy that comes with drivecast", trained_by="train-policy"),
+    DriverKind("pretrained-planner:NAME", note="planner:pretrained:NAME", trained_by="train-world-model", plans=True),
     DriverKind("ppo:PATH", trained_by="train-baseline"),
     DriverKind("dqn:PATH", trained_by="train-baseline"),
     DriverKind("tqc:PATH", trained_by="train-baseline"),
     DriverKind("idm:NAME", note="a file of parameters, see tune-idm"),
     DriverKind("rule"),
-    DriverKind("ceiling", note="a bound: it looks into the simulator; highway-* only"),
+    DriverKind("ceiling", note="a bound: it looks into the simulator; highway-* only", plans=True),
 )
 PLAIN_DRIVERS = tuple(kind.form for kind in DRIVER_KINDS if ":" not in kind.form)
 TRAINED_BY = {kind.name: kind.trained_by for kind in DRIVER_KINDS if kind.trained_by}  # kind of KIND:PATH: the verb
+PLANNING = tuple(kind.name for kind in DRIVER_KINDS if kind.plans)
 ROUTED = ("roundabout-v0", "roundabout-v1")  # the ego's way leads from lane to lane, and its goal does not say where
 WITHOUT_ROUTE = tuple(kind.form for kind in DRIVER_KINDS if not kind.by_lanes and not kind.note)
 

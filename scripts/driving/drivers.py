@@ -21,6 +21,7 @@ from drivecast.envs.lockstep import LockstepTraffic
 from drivecast.envs.recorded.traffic import RecordedTraffic, RecordedTrafficConfig
 from drivecast.scripts.driving.driver_kinds import PLAIN_DRIVERS, TRAINED_BY, check_route, named_drivers
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.forecaster.loading import POLICY_FILE, WORLD_MODEL_FILE
 from drivecast.worldmodel.scene.driver import Driver
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from drivecast.planner.planning.driver import GradientPlanner, PlannerConfig
     from drivecast.planner.policy.driver import ReactiveDriver
 
+PLANNERS = ("planner", "sampling-planner")
 BASELINES = ("ppo", "dqn", "tqc")
 IDM_FILE_MARK = "parameters of IDM and MOBIL"  # in files that `drivecast tune-idm` wrote
 RECORDED, IMAGINED = "recorded", "imagined"
@@ -169,7 +171,7 @@ def make_driver(name: str, idm: IDMConfig, device: str = "cpu", planner: Planner
     kind = name.partition(":")[0]
     if kind == "policy":
         return _policy(name, device)
-    if kind == "planner":
+    if kind in PLANNERS:
         return _planner(name, device, planner)
     if kind in BASELINES:
         return _baseline(name, idm.dt_s, device)
@@ -263,7 +265,7 @@ def training_seed(name: str) -> int | None:
     from drivecast.worldmodel.forecaster.loading import stored_model
     from drivecast.worldmodel.storage.checkpoint import load_model
 
-    if name.partition(":")[0] == "planner":
+    if name.partition(":")[0] in PLANNERS:
         return stored_model(beside_policy(path)).extra.get("seed")
     return load_model(path, POLICY_KIND).extra.get("seed")
 
@@ -272,7 +274,7 @@ def realised_score(driver: str, device: str, dt_s: float, planner: PlannerConfig
     """What a drive cost in truth, by the energy that `policy:PATH` was trained with or `planner:PATH` plans by."""
     from drivecast.planner.costs.trajectory import Trajectory
 
-    is_planner = driver.startswith("planner:")
+    is_planner = driver.partition(":")[0] in PLANNERS
     energy = _planner(driver, device, planner).energy if is_planner else _policy(driver, device).energy
 
     def score(states: TrafficState, controls: Controls, road: Road, goal: Goal) -> dict[str, Tensor]:
@@ -283,17 +285,19 @@ def realised_score(driver: str, device: str, dt_s: float, planner: PlannerConfig
 
 
 def _planner(name: str, device: str, config: PlannerConfig | None) -> GradientPlanner:
-    from drivecast.planner.planning.driver import load_planner
+    from drivecast.planner.planning.driver import GradientPlanner, SamplingPlanner
+    from drivecast.worldmodel.forecaster.loading import load_world_model
 
     path = driver_path(name)
     assert path is not None
-    return load_planner(beside_policy(path), config, device, name)
+    kind = SamplingPlanner if name.startswith("sampling-") else GradientPlanner
+    return kind(load_world_model(beside_policy(path), device), config, name)
 
 
 def beside_policy(path: Path) -> Path:
     """The world model of a policy's file or folder; of anything else, the path itself."""
-    beside = path.parent / "world-model.safetensors"
-    return beside if path.name == "policy.safetensors" and beside.is_file() else path
+    beside = path.parent / WORLD_MODEL_FILE
+    return beside if path.name == POLICY_FILE and beside.is_file() else path
 
 
 def _policy(name: str, device: str) -> ReactiveDriver:

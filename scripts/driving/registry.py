@@ -9,7 +9,7 @@ from pathlib import Path
 from drivecast.scripts.driving.driver_kinds import REGISTERED, TRAINED_BY
 from drivecast.scripts.tracking.mlflow_server import MlflowServer, Rejected, Unreachable, absolute_uri, tracking_uri
 from drivecast.worldmodel.errors import InputError
-from drivecast.worldmodel.forecaster.loading import PRETRAINED, pretrained_file
+from drivecast.worldmodel.forecaster.loading import POLICY_FILE, PRETRAINED, pretrained_file, pretrained_folder
 
 
 def resolve_model(reference: str | Path, uri: str = "") -> Path:
@@ -56,10 +56,16 @@ def _model_file(uri: str, name: str, version: int) -> Path:
 def located(driver: str) -> str:
     """A driver's name with a local path in the place of `models:/NAME/VERSION` or `pretrained:NAME`; others stay.
 
+    `pretrained:NAME` itself is the policy of that name, `pretrained-planner:NAME` the planner around its world model.
+
     Raises:
         InputError: There is no such model.
     """
     kind, _, reference = driver.partition(":")
+    if kind == "pretrained-planner":
+        return f"planner:{pretrained_file(reference)}"
+    if driver.startswith(PRETRAINED) or driver.startswith(f"policy:{PRETRAINED}"):
+        return f"policy:{pretrained_folder(driver.removeprefix('policy:'), POLICY_FILE) / POLICY_FILE}"
     if kind not in TRAINED_BY or not reference.startswith((REGISTERED, PRETRAINED)):
         return driver
     return f"{kind}:{resolve_model(reference)}"

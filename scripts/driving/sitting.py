@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drivecast.scripts.driving.drive import Drive, driven, kept_episodes, short_name
+from drivecast.scripts.driving.driver_kinds import PLANNING
 from drivecast.scripts.driving.snapshot import Snapshot
 from drivecast.scripts.driving.workers import Workers
 from drivecast.scripts.tracking.run import Run
@@ -150,11 +151,7 @@ def _identity(plan: Drive, sources: Mapping[str, Snapshot]) -> str:
         "batch": plan.loop.batch,
         "most_steps": plan.loop.most_steps,
         "idm": asdict(plan.idm),
-        **(
-            {"planner": asdict(plan.planner)}
-            if plan.planner and plan.driver.startswith(("planner:", "ceiling"))
-            else {}
-        ),
+        **({"planner": asdict(plan.planner)} if plan.planner and plan.driver.partition(":")[0] in PLANNING else {}),
         "files": digests,
         "packages": {package: _version(package) for package in PACKAGES},
     }

@@ -10,20 +10,26 @@ from drivecast.worldmodel.storage.checkpoint import LoadedModel, config_from_dic
 
 BEFORE_IT_WAS_SAID = {"latent_process": "independent", "decide_steps": 1}  # of models older than these settings
 PRETRAINED = "pretrained:"  # NAME of a model that comes with drivecast begins so
+WORLD_MODEL_FILE, POLICY_FILE = "world-model.safetensors", "policy.safetensors"
 FOLDER = Path(__file__).parents[1] / "pretrained"
 
 
-def pretrained_file(reference: str) -> Path:
-    """The file of `pretrained:NAME`.
+def pretrained_folder(reference: str, holds: str = WORLD_MODEL_FILE) -> Path:
+    """The folder of `pretrained:NAME`: a world model, and with some a policy that was trained in it.
 
     Raises:
-        InputError: No model of this name comes with drivecast.
+        InputError: No model of this name comes with drivecast, or none that `holds` such a file.
     """
-    file = FOLDER / f"{reference.removeprefix(PRETRAINED)}.safetensors"
-    if not file.is_file():
-        known = ", ".join(sorted(PRETRAINED + path.stem for path in FOLDER.glob("*.safetensors")))
+    folder = FOLDER / reference.removeprefix(PRETRAINED)
+    if not (folder / holds).is_file():
+        known = ", ".join(sorted(PRETRAINED + path.parent.name for path in FOLDER.glob(f"*/{holds}")))
         raise InputError(f"{reference}: no such model comes with drivecast; it has {known}")
-    return file
+    return folder
+
+
+def pretrained_file(reference: str) -> Path:
+    """The world model's file of `pretrained:NAME`; raises as `pretrained_folder`."""
+    return pretrained_folder(reference) / WORLD_MODEL_FILE
 
 
 def stored_model(name: Path | str) -> LoadedModel:

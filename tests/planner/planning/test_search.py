@@ -82,7 +82,7 @@ def test_it_goes_to_the_lane_that_the_goal_names_though_that_one_is_slower(model
 
 def test_it_does_not_enter_the_way_of_who_speeds_up_from_behind_and_does_not_yield(model):
     """At its present speed the car behind would stay behind: only its speeding up tells."""
-    present, road = scene((0, -4, 25), (35, -4, 15), (-12, 0, 25)), Road.straight(2, start_m=-1000.0)
+    present, road = scene((0, -4, 25), (35, -4, 15), (-16, 0, 25)), Road.straight(2, start_m=-1000.0)
     history = history_of(present, 3)
     assert decided(model, present, lanes=2)[0].chosen_lane.tolist() == [0]
     history.speed_mps[:, -2, 2] -= 0.4

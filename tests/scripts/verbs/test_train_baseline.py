@@ -182,5 +182,5 @@ def test_a_trained_driver_that_is_not_there_is_refused_with_one_line(name):
 
 
 def test_an_unknown_driver_is_told_what_there_is():
-    with pytest.raises(InputError, match="idm:SPEED, policy:PATH, planner:PATH, ppo:PATH, dqn:PATH"):
+    with pytest.raises(InputError, match="idm:SPEED, policy:PATH, planner:PATH, sampling-planner:PATH"):
         check_driver("sac:there", "highway-v0")

@@ -16,13 +16,13 @@ from drivecast.worldmodel.recordings.tidy import read_tidy
 from drivecast.worldmodel.scene.contact import parallel_overlap_m
 from drivecast.worldmodel.scene.road import Road
 
-NAMES = sorted(path.stem for path in FOLDER.glob("*.safetensors"))
+NAMES = sorted(path.parent.name for path in FOLDER.glob("*/world-model.safetensors"))
 
 
 def test_those_that_are_named_in_the_documentation_are_there_each_with_a_card():
     assert {"us101", "highway"} <= {*NAMES}
     for name in NAMES:
-        assert (FOLDER / f"{name}.md").read_text().startswith(f"# `pretrained:{name}`")
+        assert (FOLDER / name / "card.md").read_text().startswith(f"# `pretrained:{name}`")
 
 
 @pytest.mark.parametrize("name", NAMES)
