@@ -52,6 +52,7 @@ VERBS = {
         Verb("train-baseline", "Train Stable-Baselines3's PPO, DQN or TQC in the batched simulator, to compare with."),
         Verb("clone-policy", "Train a driver by imitating recorded vehicles, to compare with."),
         Verb("tune-idm", "Search parameters of IDM and MOBIL that drive fast and safely.", output_is_folder=False),
+        Verb("export", "Write a policy or a world model as ONNX, checked in onnxruntime.", output_is_folder=False),
         Verb("evaluate", "Drive closed-loop episodes and report collision rates."),
         Verb("benchmark", "Drive frozen suites with many drivers: collisions against speed."),
         Verb(

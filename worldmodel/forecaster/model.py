@@ -302,7 +302,7 @@ class WorldModel(nn.Module):
             position = torch.where(who[..., None], known.position_m, position)
             heading = torch.where(who, known.heading_rad, heading)
             speed = torch.where(who, known.speed_mps, speed)
-            valid = torch.where(who, known.valid, valid)
+            valid = who & known.valid | ~who & valid  # not `where`: ONNX knows none of truths
         ahead = TrafficState(position, heading, speed, scene.length_m, scene.width_m, valid)
         if memory.since + 1 < self.config.decide_steps:
             return replace(memory, scene=ahead, since=memory.since + 1)

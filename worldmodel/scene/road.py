@@ -130,7 +130,8 @@ class Road(_TensorRecord):
             owner = torch.arange(lanes, device=position_m.device).repeat_interleave(segments)
             valid = valid & (owner == lane[..., None])
         best = distance.masked_fill(~valid, torch.inf).argmin(-1)  # (batch, agent)
-        return best // segments, best % segments
+        found = best // segments
+        return found, best - found * segments
 
     def _on_segment(self, position_m: Tensor, lane: Tensor, segment: Tensor) -> RoadPosition:
         flat = lane * self.centre_m.shape[2] + segment  # (batch, agent), into lane·point

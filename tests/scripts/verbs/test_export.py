@@ -1,0 +1,61 @@
+"""Exported graphs give what the models give, in scenes of other sizes than they were made from."""
+
+import importlib.util
+
+import pytest
+import torch
+
+from drivecast.planner.policy.driver import load_driver
+from drivecast.planner.policy.graph import PolicyGraph
+from drivecast.scripts.tracking.run import ConsoleRun
+from drivecast.scripts.verbs import export
+from drivecast.scripts.verbs.export import TOLERANCE, ExportConfig, difference, run
+from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.forecaster.graph import ObserveGraph, StepGraph
+from drivecast.worldmodel.forecaster.loading import FOLDER, load_world_model
+
+needs_onnx = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in export.PACKAGES), reason="needs the extra 'export'"
+)
+
+
+@needs_onnx
+def test_a_policy_s_graph_steers_as_it_does_and_a_changed_policy_is_told_apart(tmp_path, capsys):
+    folder, file = FOLDER / "highway", tmp_path / "new" / "policy.onnx"
+    run(ExportConfig(str(folder), file), ConsoleRun())
+    assert "policy.onnx" in capsys.readouterr().out
+    policy = load_driver(folder, lane_choice=False).policy
+    inputs = export._policy_inputs(5, 33)
+    assert difference(PolicyGraph(policy), file, inputs) < TOLERANCE
+    to_the_left = {**inputs, "goal_lane": torch.zeros_like(inputs["goal_lane"])}
+    assert difference(PolicyGraph(policy), file, to_the_left) < TOLERANCE
+    with torch.no_grad():
+        policy.net[0].weight[0] += 0.01
+    assert difference(PolicyGraph(policy), file, inputs) > TOLERANCE
+
+
+@needs_onnx
+def test_a_world_model_s_graphs_go_on_from_a_history_as_it_does(tmp_path):
+    file = tmp_path / "step.onnx"
+    run(ExportConfig("pretrained:us101", file), ConsoleRun())
+    model = load_world_model("pretrained:us101")
+    inputs = export._step_inputs(model, 4, 25)
+    assert difference(StepGraph(model), file, inputs) < TOLERANCE
+    other = {**inputs, "latent": 2 * inputs["latent"]}
+    assert (StepGraph(model)(*other.values())[0] - StepGraph(model)(*inputs.values())[0]).abs().max() > 1e-3
+    observed = export._observe_inputs(4, 25)
+    assert difference(ObserveGraph(model), tmp_path / "step-observe.onnx", observed) < TOLERANCE
+    # the graph of a step is that of the model's own steps, with an ego that is known or is not
+    memory = model.observe(*export._scenes(4, 25)[:2])
+    for name in ("embedded", "hidden", "bounds"):
+        torch.testing.assert_close(inputs[name], getattr(memory, name))
+
+
+def test_what_cannot_be_exported_is_refused_in_one_line(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=r"expected a file \*.onnx"):
+        ExportConfig("pretrained:us101", tmp_path / "model.pt")
+    with pytest.raises(InputError, match="found nothing"):
+        run(ExportConfig(str(tmp_path / "nowhere"), tmp_path / "model.onnx"), ConsoleRun())
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"onnx, onnxscript, onnxruntime; pip install 'drivecast\[export\]'"):
+        run(ExportConfig("pretrained:us101", tmp_path / "model.onnx"), ConsoleRun())
