@@ -14,6 +14,7 @@ from drivecast.planner.policy.lane_choice import LaneChoiceConfig
 from drivecast.planner.policy.network import Policy, PolicyConfig, limited_lateral
 from drivecast.planner.policy.training import POLICY_KIND
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.forecaster.loading import POLICY_FILE
 from drivecast.worldmodel.recordings.sampling import WindowRequest, WindowSampler, mirrored, mirrored_road
 from drivecast.worldmodel.recordings.store import WindowStore
 from drivecast.worldmodel.scene.kinematics import recorded_controls
@@ -198,7 +199,7 @@ class CloningTrainer:
             self.network,
             torch.optim.Adam(self.network.parameters(), lr=config.learning_rate),
             config,
-            BestModel(output / "policy.safetensors", POLICY_KIND, self.policy, extra),
+            BestModel(output / POLICY_FILE, POLICY_KIND, self.policy, extra),
             output / "policy-training-state.pt",
             identity,
             self.seed,

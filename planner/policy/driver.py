@@ -15,7 +15,7 @@ from drivecast.planner.policy.lane_choice import LaneChoiceConfig
 from drivecast.planner.policy.network import BEFORE_IT_WAS_SAID, Policy, PolicyConfig
 from drivecast.planner.policy.training import POLICY_KIND
 from drivecast.worldmodel.errors import InputError
-from drivecast.worldmodel.forecaster.loading import load_world_model
+from drivecast.worldmodel.forecaster.loading import WORLD_MODEL_FILE, load_world_model
 from drivecast.worldmodel.forecaster.model import WorldModel
 from drivecast.worldmodel.scene.driver import Imagination
 from drivecast.worldmodel.scene.lane_neighbours import nearest_indices, pick_agents
@@ -186,7 +186,7 @@ def load_driver(
     choice = config_from_dict(LaneChoiceConfig, loaded.extra.get("lane_choice", {}))
     if lane_choice is not None:
         choice = replace(choice, enabled=lane_choice)
-    beside = loaded.path.with_name("world-model.safetensors")
+    beside = loaded.path.with_name(WORLD_MODEL_FILE)
     if beside.is_file():
         return PolicyDriver(policy, energy, load_world_model(beside, device), choice, name or f"policy:{path}")
     if choice.enabled:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from drivecast.planner.policy.network import Policy
-from drivecast.worldmodel.forecaster.graph import ROAD, STATE
+from drivecast.worldmodel.forecaster.graph import ROAD, STATE, Graph
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Goal, TrafficState
 
 
-class PolicyGraph(nn.Module):
+class PolicyGraph(Graph):
     """What the policy does.
 
     Inputs: the fields of `history (batch, 2, agent)`, a step ago and now, agent 0 the ego; the fields of `road`;

@@ -18,6 +18,7 @@ from drivecast.planner.policy.network import Policy, PolicyConfig
 from drivecast.planner.policy.saturation import saturated_share
 from drivecast.worldmodel.energy.uncertainty import UncertaintyConfig
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.forecaster.loading import POLICY_FILE
 from drivecast.worldmodel.training.optimisation import BestModel, Log, Optimisation
 
 POLICY_KIND = "policy"
@@ -120,7 +121,7 @@ class PolicyTrainer:
             self.network,
             torch.optim.Adam(self.network.parameters(), lr=config.learning_rate),
             config,
-            BestModel(output / "policy.safetensors", POLICY_KIND, self.policy, extra),
+            BestModel(output / POLICY_FILE, POLICY_KIND, self.policy, extra),
             output / "policy-training-state.pt",
             {"policy": policy, "training": training, "seed": self.seed, **self.rollouts.identity},
             self.seed,

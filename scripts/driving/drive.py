@@ -15,6 +15,7 @@ from drivecast.scripts.driving.driver_kinds import REGISTERED, TRAINED_BY
 from drivecast.scripts.driving.drivers import TrafficSource
 from drivecast.scripts.driving.workers import Workers
 from drivecast.scripts.tracking.mlflow_server import MODEL_ENDINGS
+from drivecast.worldmodel.forecaster.loading import POLICY_FILE, WORLD_MODEL_FILE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 HIGHWAY_ENV_PART = 8  # episodes that a process takes at a time where each of them is stepped by itself
 LEAST_PART = 8
 MODEL_FILES = (
-    "policy.safetensors",
-    "world-model.safetensors",
+    POLICY_FILE,
+    WORLD_MODEL_FILE,
     "model.zip",
 )  # whose folder says more than their name does
 LEAST_PARTS = 4  # of an evaluation, so that several cores have something to do

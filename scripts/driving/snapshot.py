@@ -10,6 +10,7 @@ from pathlib import Path
 from drivecast.scripts.driving.drivers import BASELINES, driver_path, idm_file, is_idm_file
 from drivecast.scripts.tracking.provenance import CHECKOUT
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.forecaster.loading import WORLD_MODEL_FILE
 
 CODE = (
     "envs",
@@ -80,7 +81,7 @@ def driver_snapshot(driver: str) -> Snapshot:
 
         model = model_file(path)
         return Snapshot.of(folder, [model, model.with_suffix(".json")])
-    beside = folder / "world-model.safetensors"
+    beside = folder / WORLD_MODEL_FILE
     return Snapshot.of(folder, {*folder.glob("*.safetensors"), beside} if path.is_dir() else {path, beside})
 
 

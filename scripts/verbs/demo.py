@@ -25,6 +25,7 @@ from drivecast.scripts.verbs.replay import ReplayConfig
 from drivecast.scripts.verbs.train_policy import TrainPolicyConfig
 from drivecast.scripts.verbs.train_world_model import TrainWorldModelConfig
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.forecaster.loading import POLICY_FILE, WORLD_MODEL_FILE
 from drivecast.worldmodel.storage.files import atomic_file
 
 HERE = Path("set by the demo")
@@ -142,7 +143,7 @@ def _do(config: DemoConfig, stages: Stages) -> tuple[Path, Path]:
     output = config.output
     traffic, models, policies = output / "traffic", output / "world-model", output / "policy"
     forecasts, evaluation, replays = output / "forecast", output / "evaluation", output / "replays"
-    model, policy = models / "world-model.safetensors", policies / "policy.safetensors"
+    model, policy = models / WORLD_MODEL_FILE, policies / POLICY_FILE
 
     stages.do("record", replace(config.record, output=traffic), traffic, traffic / "meta.json")
     world_model = replace(config.train_world_model, data=[traffic], output=models)

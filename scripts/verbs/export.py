@@ -6,29 +6,31 @@ import importlib.util
 import logging
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from drivecast.envs.batched.traffic import BatchedHighwayTraffic
 from drivecast.planner.policy.driver import load_driver
 from drivecast.planner.policy.graph import PolicyGraph
 from drivecast.planner.policy.training import POLICY_KIND
+from drivecast.scripts.command.output import refuse_foreign_file
 from drivecast.scripts.tracking.run import Run
 from drivecast.worldmodel.errors import InputError
-from drivecast.worldmodel.forecaster.graph import MOVED, REMEMBERED, ROAD, STATE, ObserveGraph, StepGraph
-from drivecast.worldmodel.forecaster.loading import load_world_model
+from drivecast.worldmodel.forecaster.graph import MOVED, REMEMBERED, ROAD, STATE, Graph, ObserveGraph, StepGraph
+from drivecast.worldmodel.forecaster.loading import POLICY_FILE, load_world_model
 from drivecast.worldmodel.forecaster.model import WorldModel
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Goal, TrafficState
 from drivecast.worldmodel.storage.checkpoint import read_header
 from drivecast.worldmodel.storage.files import atomic_file
 
+MARK = "drivecast export"  # in files that it wrote, as their producer
+LOOKED_AT = 256  # bytes at the beginning
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 HISTORY_STEPS = 20
 TOLERANCE = 1e-5  # relative to values above one
@@ -36,13 +38,7 @@ CHECKED = ((1, 20), (16, 12), (3, 40))  # episodes and vehicles of each check; t
 CALLS = 200
 
 
-class Graph(Protocol):
-    """A module of plain tensors, in and out, which have names."""
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-    def __call__(self, *values: Tensor) -> tuple[Tensor, ...]: ...
+Inputs = Callable[[int, int], dict[str, Tensor]]  # by name, of so many episodes and vehicles
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ def run(config: ExportConfig, run: Run) -> None:
     """Export, check and time.
 
     Raises:
-        InputError: A package is missing, or there is no such model.
+        InputError: A package is missing, there is no such model, or a file is there that it did not write.
         RuntimeError: The graph gives something else than the model.
     """
     from drivecast.scripts.driving.registry import resolve_model
@@ -83,7 +79,10 @@ def run(config: ExportConfig, run: Run) -> None:
     path, output = resolve_model(config.model), Path(config.output)
     observe_output = output.with_name(f"{output.stem}-observe.onnx")
     rows = []
-    if _is_policy(path):
+    is_policy = _is_policy(path)
+    for file in [output] if is_policy else [output, observe_output]:
+        refuse_foreign_file(file, _is_ours(file))
+    if is_policy:
         policy = load_driver(path, lane_choice=False).policy
         rows.append(_exported(PolicyGraph(policy), _policy_inputs, output, run))
     else:
@@ -103,20 +102,23 @@ def run(config: ExportConfig, run: Run) -> None:
 
 def _is_policy(path: Path) -> bool:
     if path.is_dir():
-        return (path / "policy.safetensors").is_file()
+        return (path / POLICY_FILE).is_file()
     return bool(read_header(path)["kind"] == POLICY_KIND)
 
 
-class _Inputs(Protocol):
-    def __call__(self, episodes: int, vehicles: int) -> dict[str, Tensor]: ...
+def _is_ours(file: Path) -> bool:
+    """Whether `drivecast export` wrote it."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        return MARK.encode() in opened.read(LOOKED_AT)
 
 
-def _exported(graph: nn.Module, inputs: _Inputs, output: Path, run: Run) -> list[str]:
+def _exported(graph: Graph, inputs: Inputs, output: Path, run: Run) -> list[str]:
     """The row of the table."""
     run.say(f"exporting {output.name}: half a minute")
     example = inputs(2, 9)
-    names, outputs = list(graph.inputs), list(graph.outputs)  # type: ignore[arg-type]
-    any_size = {name: _dynamic(name, example[name]) for name in names}
+    names = graph.inputs
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -124,25 +126,25 @@ def _exported(graph: nn.Module, inputs: _Inputs, output: Path, run: Run) -> list
             graph.eval(),
             tuple(example[name] for name in names),
             dynamo=True,
-            dynamic_shapes=(tuple(any_size[name] for name in names),),
-            input_names=names,
-            output_names=outputs,
+            dynamic_shapes=(tuple(_dynamic(name, example[name]) for name in names),),
+            input_names=list(names),
+            output_names=list(graph.outputs),
             verbose=False,
         )
     assert program is not None
-    output.parent.mkdir(parents=True, exist_ok=True)
+    program.model.producer_name = MARK
     with atomic_file(output) as temporary:
         program.save(str(temporary))
-    differences = [difference(graph, output, inputs(*size)) for size in CHECKED]
-    if max(differences) > TOLERANCE:
-        raise RuntimeError(f"{output}: differs from the model by {max(differences):.2g}, more than {TOLERANCE:g}")
+        largest = max(difference(graph, temporary, inputs(*size)) for size in CHECKED)
+        if largest > TOLERANCE:
+            raise RuntimeError(f"{output}: would differ from the model by {largest:.2g}, more than {TOLERANCE:g}")
     once = inputs(1, 20)
     session, feed = _session(output), {name: value.numpy() for name, value in once.items()}
     onnx_ms = _timed(lambda: session.run(None, feed))
     with torch.no_grad():
         torch_ms = _timed(lambda: graph(*(once[name] for name in names)))
     run.say(f"written: {output}")
-    return [output.name, f"{max(differences):.1e}", *(f"{ms:.2f} ms" for ms in onnx_ms), f"{torch_ms[0]:.2f} ms"]
+    return [output.name, f"{largest:.1e}", *(f"{ms:.2f} ms" for ms in onnx_ms), f"{torch_ms[0]:.2f} ms"]
 
 
 def _dynamic(name: str, value: Tensor) -> dict[int, object]:
@@ -157,10 +159,10 @@ def _dynamic(name: str, value: Tensor) -> dict[int, object]:
     return {0: auto, 1: auto}
 
 
-def difference(graph: nn.Module, file: Path, values: dict[str, Tensor]) -> float:
+def difference(graph: Graph, file: Path, values: dict[str, Tensor]) -> float:
     """The largest between what the exported `file` gives and what `graph` gives, relative to values above one."""
     with torch.no_grad():
-        expected: Sequence[Tensor] = graph(*(values[name] for name in graph.inputs))  # type: ignore[union-attr]
+        expected = graph(*(values[name] for name in graph.inputs))
     given = _session(file).run(None, {name: value.numpy() for name, value in values.items()})
     largest = 0.0
     for one, other in zip(given, (value.numpy() for value in expected), strict=True):

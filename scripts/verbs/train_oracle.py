@@ -16,6 +16,7 @@ from drivecast.scripts.tracking.run import Run
 from drivecast.scripts.verbs.train_policy import PANELS as POLICY_PANELS
 from drivecast.scripts.verbs.training import train
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.forecaster.loading import WORLD_MODEL_FILE
 from drivecast.worldmodel.forecaster.model import MODEL_KIND
 from drivecast.worldmodel.storage.checkpoint import load_model
 from drivecast.worldmodel.storage.files import atomic_file
@@ -75,7 +76,7 @@ def run(config: TrainOracleConfig, run: Run) -> None:
     trainer = PolicyTrainer(rollouts, config.policy, training, output, config.seed, device, run.say)
     done = trainer.resume()  # refuses another run's output before anything in it is touched
     run.say(f"{bank.count('train')} starts of simulated traffic, {bank.count('val')} to validate from")
-    copy = output / "world-model.safetensors"
+    copy = output / WORLD_MODEL_FILE
     if source and source.resolve() != copy.resolve():
         with atomic_file(copy) as temporary:
             shutil.copyfile(source, temporary)

@@ -14,6 +14,7 @@ from drivecast.scripts.command.device import available_device
 from drivecast.scripts.tracking.run import Run
 from drivecast.scripts.verbs.training import train
 from drivecast.worldmodel.energy.loaded_model import LoadedModel
+from drivecast.worldmodel.forecaster.loading import WORLD_MODEL_FILE
 from drivecast.worldmodel.forecaster.model import MODEL_KIND
 from drivecast.worldmodel.recordings.store import WindowStore
 from drivecast.worldmodel.storage.checkpoint import load_model
@@ -70,7 +71,7 @@ def run(config: TrainPolicyConfig, run: Run) -> None:
     )
     trainer = PolicyTrainer(rollouts, config.policy, config.training, output, config.seed, device, run.say)
     done = trainer.resume()  # refuses another run's output before anything in it is touched
-    copy = output / "world-model.safetensors"
+    copy = output / WORLD_MODEL_FILE
     if source.resolve() != copy.resolve() and trainer.optimisation.crew.leads:
         with atomic_file(copy) as temporary:
             shutil.copyfile(source, temporary)

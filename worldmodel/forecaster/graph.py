@@ -17,7 +17,14 @@ MOVED = ("position_m", "heading_rad", "speed_mps")  # of a state; the rest of it
 REMEMBERED = ("embedded", "hidden", "bounds")  # of a memory, beside the scene
 
 
-class ObserveGraph(nn.Module):
+class Graph(nn.Module):
+    """A function of plain tensors, whose inputs and outputs have names, in order."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+class ObserveGraph(Graph):
     """Takes in a history of a fixed length: what `StepGraph` goes on from.
 
     Inputs: the fields of `history (batch, time, agent)` and of `road`. Outputs: `REMEMBERED`, `(batch, agent, ...)`.
@@ -35,7 +42,7 @@ class ObserveGraph(nn.Module):
         return tuple(getattr(memory, name) for name in REMEMBERED)
 
 
-class StepGraph(nn.Module):
+class StepGraph(Graph):
     """Everybody decides once: `decide_steps` steps on.
 
     Inputs: the fields of `scene (batch, agent)`, `REMEMBERED`, the `latent (batch, agent, latent)` of the stretch,

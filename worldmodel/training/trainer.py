@@ -11,7 +11,7 @@ from torch import Tensor
 
 from drivecast.worldmodel.energy.reconstruction_scale import ENERGY_SCALE, ReconstructionScale
 from drivecast.worldmodel.errors import InputError
-from drivecast.worldmodel.forecaster.loading import stored_model, world_model_of
+from drivecast.worldmodel.forecaster.loading import WORLD_MODEL_FILE, stored_model, world_model_of
 from drivecast.worldmodel.forecaster.model import MODEL_KIND, WorldModel, WorldModelConfig
 from drivecast.worldmodel.recordings.sampling import (
     WindowRequest,
@@ -139,7 +139,7 @@ class WorldModelTrainer:
             self.network,
             torch.optim.AdamW(self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay),
             config,
-            BestModel(output / "world-model.safetensors", MODEL_KIND, self.model, {"data": data, **started}),
+            BestModel(output / WORLD_MODEL_FILE, MODEL_KIND, self.model, {"data": data, **started}),
             output / "training-state.pt",
             {"model": asdict(self.model), "training": asdict(config), "seed": self.seed, "data": data, **started},
             self.seed,

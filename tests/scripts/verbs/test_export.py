@@ -24,6 +24,7 @@ def test_a_policy_s_graph_steers_as_it_does_and_a_changed_policy_is_told_apart(t
     folder, file = FOLDER / "highway", tmp_path / "new" / "policy.onnx"
     run(ExportConfig(str(folder), file), ConsoleRun())
     assert "policy.onnx" in capsys.readouterr().out
+    assert export._is_ours(file)
     policy = load_driver(folder, lane_choice=False).policy
     inputs = export._policy_inputs(5, 33)
     assert difference(PolicyGraph(policy), file, inputs) < TOLERANCE
@@ -49,6 +50,30 @@ def test_a_world_model_s_graphs_go_on_from_a_history_as_it_does(tmp_path):
     memory = model.observe(*export._scenes(4, 25)[:2])
     for name in ("embedded", "hidden", "bounds"):
         torch.testing.assert_close(inputs[name], getattr(memory, name))
+
+
+@needs_onnx
+def test_a_graph_that_differs_from_its_model_takes_nobody_s_place(tmp_path, monkeypatch):
+    file = tmp_path / "policy.onnx"
+    file.write_bytes(b"drivecast export, of before")
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    with pytest.raises(RuntimeError, match="would differ from the model by"):
+        run(ExportConfig(str(FOLDER / "highway"), file), ConsoleRun())
+    assert file.read_bytes() == b"drivecast export, of before"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model-observe.onnx"])
+def test_nobody_else_s_file_is_written_over(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(export, "PACKAGES", ())
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=f"{name}: exists and was not made by drivecast"):
+        run(ExportConfig("pretrained:us101", tmp_path / "model.onnx"), ConsoleRun())
+    assert (tmp_path / name).read_text() == "mine"
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match=f"{name}: is a folder"):
+        run(ExportConfig("pretrained:us101", tmp_path / "model.onnx"), ConsoleRun())
 
 
 def test_what_cannot_be_exported_is_refused_in_one_line(tmp_path, monkeypatch):
