@@ -58,14 +58,6 @@ class Refinement:
     def __init__(self, config: RefinementConfig, search: ManoeuvreSearch) -> None:
         self.config, self.costs = config, KnotCosts(search, config.knots, config.horizon_s)
 
-    def refine(
-        self, world: World, goal: Goal, plan: Manoeuvre, lanes: Tensor, begun: int = 0, before: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """All passes at once, see `Improvement`."""
-        *_, last = self.pass_by_pass(world, goal, plan, lanes, begun, before)
-        assert last is not None
-        return last
-
     def pass_by_pass(
         self, world: World, goal: Goal, plan: Manoeuvre, lanes: Tensor, begun: int = 0, before: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor] | None]:

@@ -201,20 +201,14 @@ class ManoeuvreSearch:
         self.steps = max(1, round(config.branch_every_s / dt_s))  # of a stretch
         self.stretches = max(1, round(config.horizon_s / config.branch_every_s))
 
-    def find(self, world: World, goal: Goal, bound: Tensor) -> Found:
-        """Search from `world`, a row per episode and future, futures innermost.
+    def stretch_by_stretch(self, world: World, goal: Goal, bound: Tensor) -> Iterator[Found | None]:
+        """Search from `world`, in pieces: None after each stretch of the plans, and after the last what was found.
 
         Args:
-            world: The present.
+            world: The present, a row per episode and future, futures innermost.
             goal: Of each episode.
             bound: Long `(episode,)`. The lane that each steers for now.
         """
-        *_, found = self.stretch_by_stretch(world, goal, bound)
-        assert found is not None
-        return found
-
-    def stretch_by_stretch(self, world: World, goal: Goal, bound: Tensor) -> Iterator[Found | None]:
-        """The same in pieces: None after each stretch of the plans, and after the last one what was found."""
         with torch.no_grad():
             plans, futures = self._begun(world, goal, bound), self.config.futures
             behind = Stubborn(world.scene[::futures], world.before[::futures], self.dt_s)

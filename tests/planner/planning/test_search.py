@@ -167,13 +167,18 @@ def one_plan():
     return Manoeuvre(torch.tensor([0]), torch.tensor([0.3]), torch.tensor([30.0]), torch.tensor([False]))
 
 
+def refined(refinement, world, goal, plan, lanes, before=None):
+    *_, reached = refinement.pass_by_pass(world, goal, plan, lanes, before=before)
+    return reached
+
+
 def test_a_refinement_lowers_the_cost_and_never_keeps_what_does_not(model):
     road, present = Road.straight(2, start_m=-1000.0), scene((0, 0.3, 25), (40, 0, 18))
     planner = GradientPlanner(model, FREE)
     world, goal, lanes = world_of(model, present, road), goal_of(present), torch.tensor([[0]])
     gains = []
     for config in (RefinementConfig(iterations=4), RefinementConfig(steps_mps2=(1e3,), most_mps2=50.0)):
-        added, gain = Refinement(config, planner.search).refine(world, goal, one_plan(), lanes)
+        added, gain = refined(Refinement(config, planner.search), world, goal, one_plan(), lanes)
         gains.append(gain.item())
         assert added.abs().max() <= config.most_mps2
     assert gains[0] > 0.01
@@ -185,9 +190,9 @@ def test_a_refinement_goes_on_from_the_one_before_where_that_is_better_than_noth
     planner = GradientPlanner(model, FREE)
     world, goal, lanes = world_of(model, present, road), goal_of(present), torch.tensor([[0]])
     refinement = Refinement(RefinementConfig(), planner.search)
-    first, gain = refinement.refine(world, goal, one_plan(), lanes)
-    assert refinement.refine(world, goal, one_plan(), lanes, before=first)[1] > gain * 1.05
-    _, after_nonsense = refinement.refine(world, goal, one_plan(), lanes, before=-2.0 * torch.ones_like(first))
+    first, gain = refined(refinement, world, goal, one_plan(), lanes)
+    assert refined(refinement, world, goal, one_plan(), lanes, before=first)[1] > gain * 1.05
+    _, after_nonsense = refined(refinement, world, goal, one_plan(), lanes, before=-2.0 * torch.ones_like(first))
     torch.testing.assert_close(after_nonsense, gain)
 
 
