@@ -11,6 +11,7 @@ from torch import Tensor
 
 from drivecast.planner.costs.energy import Energy, EnergyConfig, EnergyWeights
 from drivecast.planner.costs.terms import ProximityConfig
+from drivecast.planner.imagination.rule_world import RuleWorld
 from drivecast.planner.imagination.world import HeldWorld, World
 from drivecast.planner.planning.knots import Improvement, with_added
 from drivecast.planner.planning.manoeuvre import LawConfig, Manoeuvre
@@ -93,7 +94,6 @@ class Planner(ABC):
         self.config, self.dt_s, self.name = config, dt_s, name
         self.energy = Energy(config.energy)
         self.search = ManoeuvreSearch(config.search, config.law, self.energy, dt_s)
-        self.improvement = self.improved_by()
         self.decide_every = max(1, round(config.decide_every_s / dt_s))
 
     @property
@@ -120,6 +120,7 @@ class Planner(ABC):
         scene, road, goal = scene.to(self.device), road.to(self.device), goal.to(self.device)
         self._lane = road.project(scene.position_m[:, :1]).lane[:, 0]
         self._steps = 0
+        self.improvement = self.improved_by()  # anew, with the noise that it begins with
         self.found: Found | None = None
         self._pieces: Iterator[_Driven | None] = iter(())
         plan = self.search.keeping(goal, road, self._lane)
@@ -179,35 +180,6 @@ class Planner(ABC):
         self._lane = lanes[:, 0]
         yield _Driven(plan, lanes, added, begun, refined_at)
 
-
-class GradientPlanner(Planner):
-    """The planner in the futures that a learned world model imagines.
-
-    Args:
-        model: The world model, frozen.
-        config: The planner.
-        name: The driver's.
-        seed: Of the futures.
-    """
-
-    def __init__(
-        self, model: WorldModel, config: PlannerConfig | None = None, name: str = "planner", seed: int = 0
-    ) -> None:
-        super().__init__(config or PlannerConfig(), model.config.dt_s, name)
-        self.model, self.seed = model, seed
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
-
-    def world(self, history: TrafficState, road: Road, futures: int, sample: bool) -> World:
-        rows = torch.arange(len(history.valid), device=self.device).repeat_interleave(futures)
-        noise = torch.Generator(self.device).manual_seed(self.seed + self._steps)
-        latents = LatentDraws(self.model, sample, noise, futures)
-        before = history[:, -min(2, history.valid.shape[1])][rows]
-        observed = self.model.observe(history, road)[rows]
-        return HeldWorld(self.model, observed, before, road[rows], latents)
-
     @torch.no_grad()
     def imagine(self, history: TrafficState, road: Road, goal: Goal, samples: int = 6, steps: int = 30) -> Imagination:
         """The plan under the likeliest future, `samples` futures of the others, and the mean energy over them."""
@@ -240,9 +212,64 @@ class GradientPlanner(Planner):
         return self.search.unroll(world, goal, episode, steps, control, 0)
 
 
+class GradientPlanner(Planner):
+    """The planner in the futures that a learned world model imagines.
+
+    Args:
+        model: The world model, frozen.
+        config: The planner.
+        name: The driver's.
+        seed: Of the futures.
+    """
+
+    def __init__(
+        self, model: WorldModel, config: PlannerConfig | None = None, name: str = "planner", seed: int = 0
+    ) -> None:
+        super().__init__(config or PlannerConfig(), model.config.dt_s, name)
+        self.model, self.seed = model, seed
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def world(self, history: TrafficState, road: Road, futures: int, sample: bool) -> World:
+        rows = torch.arange(len(history.valid), device=self.device).repeat_interleave(futures)
+        noise = torch.Generator(self.device).manual_seed(self.seed + self._steps)
+        latents = LatentDraws(self.model, sample, noise, futures)
+        before = history[:, -min(2, history.valid.shape[1])][rows]
+        observed = self.model.observe(history, road)[rows]
+        return HeldWorld(self.model, observed, before, road[rows], latents)
+
+
 class SamplingPlanner(GradientPlanner):
     """The same, but plans are improved by samples (CEM, MPPI) instead of gradients."""
 
     def improved_by(self) -> Improvement | None:
         """What lowers the cost of the plans that were found."""
         return Sampling(self.config.sampling, self.search)
+
+
+class RulePlanner(Planner):
+    """The planner in a world of rules (`RuleWorld`): what planning is worth without a learned model.
+
+    Args:
+        follows: The others follow by IDM; if False, they hold their speed.
+        config: The planner.
+        dt_s: Time step of the world and between two calls, s.
+        name: The driver's.
+    """
+
+    def __init__(
+        self, follows: bool, config: PlannerConfig | None = None, dt_s: float = 0.1, name: str = "rule-planner"
+    ) -> None:
+        super().__init__(config or PlannerConfig(), dt_s, name)
+        self.follows = follows
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def world(self, history: TrafficState, road: Road, futures: int, sample: bool) -> World:
+        rows = torch.arange(len(history.valid), device=self.device).repeat_interleave(futures)
+        before = history[:, -min(2, history.valid.shape[1])]
+        return RuleWorld.of(history[:, -1][rows], before[rows], road[rows], self.dt_s, self.follows)

@@ -58,7 +58,7 @@ class Sampling:
     """Improves plans without gradients: a normal distribution about each, which the better samples move.
 
     Each plan has a distribution of its own, so nothing is averaged across lanes. All plans share the noise, so none
-    depends on which others stand in the batch.
+    depends on which others stand in the batch; each call draws anew.
 
     Args:
         config: The sampling.
@@ -67,6 +67,7 @@ class Sampling:
 
     def __init__(self, config: SamplingConfig, search: ManoeuvreSearch) -> None:
         self.config, self.costs = config, KnotCosts(search, config.knots, config.horizon_s)
+        self._calls = 0
 
     @torch.no_grad()
     def pass_by_pass(
@@ -77,7 +78,8 @@ class Sampling:
         nothing = plan.wish_mps.new_zeros(len(lanes), config.knots, 2)
         mean = nothing if before is None else costs.at_knots(before)
         std = torch.full_like(mean, config.std_mps2)
-        generator = torch.Generator(mean.device).manual_seed(config.seed + begun)
+        generator = torch.Generator(mean.device).manual_seed(config.seed + self._calls)
+        self._calls += 1
         best, lowest, at_first = nothing, torch.full_like(plan.wish_mps, torch.inf), torch.zeros_like(plan.wish_mps)
         every = torch.arange(len(lanes), device=lanes.device)
         for iteration in range(config.iterations):

@@ -50,7 +50,7 @@ class CeilingDriver(Planner):
         self._traffic = traffic
 
     def world(self, history: TrafficState, road: Road, futures: int, sample: bool) -> SimulatedWorld:
-        rows = torch.arange(len(history.valid), device=history.valid.device)
+        rows = torch.arange(len(history.valid), device=history.valid.device).repeat_interleave(futures)
         return SimulatedWorld.of(self._known(), rows, road)
 
     def _known(self) -> BatchedHighwayTraffic:

@@ -46,6 +46,8 @@ DRIVER_KINDS = (
         "planner:PATH", note="around a world model, or that of a policy", trained_by="train-world-model", plans=True
     ),
     DriverKind("sampling-planner:PATH", note="the same without gradients", trained_by="train-world-model", plans=True),
+    DriverKind("idm-planner", note="the planner where others follow by IDM, without a learned model", plans=True),
+    DriverKind("constant-velocity-planner", note="the planner where others hold their speed", plans=True),
     DriverKind("pretrained:NAME", note="a policy that comes with drivecast", trained_by="train-policy"),
     DriverKind("pretrained-planner:NAME", note="planner:pretrained:NAME", trained_by="train-world-model", plans=True),
     DriverKind("ppo:PATH", trained_by="train-baseline"),

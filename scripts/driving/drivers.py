@@ -178,6 +178,8 @@ def make_driver(name: str, idm: IDMConfig, device: str = "cpu", planner: Planner
     driver: Any = {
         "idm": lambda: IDMDriver(idm if name == "idm" else idm_of(name, idm)),
         "rule": lambda: RuleDriver(dt_s=idm.dt_s),
+        "idm-planner": lambda: _rule_planner(True, idm.dt_s, planner),
+        "constant-velocity-planner": lambda: _rule_planner(False, idm.dt_s, planner),
         "ceiling": lambda: _ceiling(idm.dt_s, planner),
         "constant-velocity": ConstantVelocityDriver,
         "idle": IdleDriver,
@@ -185,6 +187,12 @@ def make_driver(name: str, idm: IDMConfig, device: str = "cpu", planner: Planner
     }[kind]()
     driver.name = name
     return driver
+
+
+def _rule_planner(follows: bool, dt_s: float, planner: PlannerConfig | None) -> Driver:
+    from drivecast.planner.planning.driver import RulePlanner
+
+    return RulePlanner(follows, planner, dt_s)
 
 
 def _ceiling(dt_s: float, planner: PlannerConfig | None) -> Driver:

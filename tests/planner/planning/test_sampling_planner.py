@@ -55,19 +55,23 @@ def test_mppi_moves_its_mean_as_pytorch_mppi_does():
 
 @pytest.mark.parametrize("method", ["cem", "mppi"])
 def test_samples_lower_the_cost_of_a_plan_alike_in_any_batch(model, method):
-    sampling = Sampling(SamplingConfig(method), SamplingPlanner(model, PlannerConfig()).search)
+    def sampling() -> Sampling:
+        return Sampling(SamplingConfig(method), SamplingPlanner(model, PlannerConfig()).search)
+
     road, present = Road.straight(2, start_m=-1000.0), scene((0, 0.3, 25), (40, 0, 18))
-    *_, (added, gain) = sampling.pass_by_pass(
+    *_, (added, gain) = sampling().pass_by_pass(
         world_of(model, present, road), goal_of(present), one_plan(), torch.tensor([[0]])
     )
     assert gain.item() > 0.01
-    assert 0 < added.abs().max() <= sampling.config.most_mps2
+    assert 0 < added.abs().max() <= SamplingConfig().most_mps2
     two = present[torch.tensor([0, 0])]
     both = one_plan()[torch.tensor([0, 0])]
-    *_, (_, gains) = sampling.pass_by_pass(
-        world_of(model, two, road[torch.tensor([0, 0])]), goal_of(two), both, torch.tensor([[0], [0]])
-    )
+    many = world_of(model, two, road[torch.tensor([0, 0])]), goal_of(two), both, torch.tensor([[0], [0]])
+    again = sampling()
+    *_, (_, gains) = again.pass_by_pass(*many)
     torch.testing.assert_close(gains, gain.expand(2))
+    *_, (_, other) = again.pass_by_pass(*many)
+    assert not torch.equal(gains, other)  # each decision draws anew
 
 
 def test_impossible_settings_are_refused():
