@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from drivecast.envs.replay.episode import Episode, EpisodeMetadata, Outcome
-from drivecast.worldmodel.scene.driver import Imagination
+from drivecast.worldmodel.scene.driver import Imagination, Weighed
 from drivecast.worldmodel.scene.kinematics import bicycle_step
 from drivecast.worldmodel.scene.road import NO_LANE, Road
 from drivecast.worldmodel.scene.traffic import Controls, TrafficState
@@ -87,6 +87,29 @@ def highway_episode(
         costs=_costs(history, controls),
         imaginations={step: _imagine(history[step], samples, random) for step in range(0, steps, every)},
     )
+
+
+def weighing(episode: Episode) -> Episode:
+    """The same, in which the driver weighed three plans two steps before each imagination, and the last one hits."""
+    last = episode.road.centre_m.shape[1] - 1
+
+    def with_plans(step: int, imagined: Imagination) -> Imagination:
+        now = episode.states.position_m[max(0, step - 2), 0]
+        away = torch.tensor([[0.0, 0.0], [0.0, 2.0], [0.0, -2.0]])[:, None] * torch.arange(1, 5)[:, None]
+        path = now + torch.tensor([12.0, 0.0]) * torch.arange(1, 5)[:, None] + away
+        lane = int(episode.road.project(now[None, None]).lane)
+        weighed = Weighed(
+            path_m=path[None],
+            energy=torch.tensor([[1.0, 1.5, 31.25]]),
+            cost={"speed": torch.tensor([[1.0, 0.75, 1.25]]), "contact": torch.tensor([[0.0, 0.75, 30.0]])},
+            lanes=torch.tensor([[[lane, lane], [lane, max(lane - 1, 0)], [min(lane + 1, last), lane]]]),
+            brakes=torch.tensor([[False, False, False]]),
+            every=5,
+            ago=min(step, 2),
+        )
+        return replace(imagined, weighed=weighed)
+
+    return replace(episode, imaginations={step: with_plans(step, each) for step, each in episode.imaginations.items()})
 
 
 def _start(road: Road, cars: int, random: torch.Generator) -> tuple[TrafficState, Tensor]:

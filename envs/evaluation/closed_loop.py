@@ -265,15 +265,7 @@ class _Batch:
                     extras={"contact": row["contact"]} if row["contact"] else {},
                 ),
                 costs={name: cost[episode, :steps].cpu() for name, cost in self.costs.items()},
-                imaginations={
-                    step: Imagination(
-                        plan_m=every.plan_m[number : number + 1].cpu(),
-                        futures_m=every.futures_m[number : number + 1].cpu(),
-                        cost={name: cost[number : number + 1].cpu() for name, cost in every.cost.items()},
-                    )
-                    for step, every in imagined.items()
-                    if step < steps
-                },
+                imaginations={step: every.of(number) for step, every in imagined.items() if step < steps},
             )
 
     def _imagine(self, states: TrafficState, index: Tensor) -> dict[int, Imagination]:

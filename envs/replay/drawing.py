@@ -48,6 +48,7 @@ class TrafficDrawing:
         imagined = self._imagined(t)
         if imagined is not None:
             self._futures(draw, lens, *imagined, seen, t)
+            self._weighed(draw, lens, *imagined, t)
             self._plan(draw, lens, *imagined, t)
         for car in sorted(seen, key=lambda car: car == 0):
             self._car(draw, lens, car, t)
@@ -100,6 +101,19 @@ class TrafficDrawing:
             for future in futures[:, max(0, first) :: 2, car]:
                 line = _flat(lens.pixels(np.concatenate([now[None], future])))
                 draw.line(line, (*self.colours["imagined"], opacity), max(1, round(0.13 * lens.scale)))
+
+    def _weighed(self, draw: ImageDraw.ImageDraw, lens: Lens, step: int, imagined: Imagination, t: float) -> None:
+        weighed = imagined.weighed
+        if weighed is None:
+            return
+        paths, contact = weighed.path_m[0].numpy(), weighed.cost.get("contact", weighed.energy * 0)[0].tolist()
+        first = max(0, int(np.ceil((t - step + weighed.ago) / weighed.every - 1 + 1e-6)))
+        now = self._at(self.position_m, 0, t)[None]
+        for path, hits in zip(paths[1:], contact[1:], strict=True):  # the chosen one is drawn as the plan
+            colour = self.colours["crash" if hits > 0 else "weighed"]
+            draw.line(
+                _flat(lens.pixels(np.concatenate([now, path[first:]]))), (*colour, 200), max(1, round(0.2 * lens.scale))
+            )
 
     def _plan(self, draw: ImageDraw.ImageDraw, lens: Lens, step: int, imagined: Imagination, t: float) -> None:
         plan = imagined.plan_m[0].detach().cpu().numpy()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from drivecast.envs.replay.episode_file import damaged, read_parts, write_parts
 from drivecast.envs.replay.episode_metadata import EpisodeMetadata, Outcome
-from drivecast.worldmodel.scene.driver import Imagination
+from drivecast.worldmodel.scene.driver import Imagination, Weighed
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls, TrafficState
 
@@ -27,8 +27,8 @@ class Episode:
         metadata: Where it came from and how it ended.
         costs: Weighted cost terms as they came about, `(steps,)` each.
         imaginations: By step, what the driver expected there: `plan_m (1, future, 2)`, `futures_m (1, sample, future,
-            agent, 2)` with the episode's agents, NaN for those that were not imagined, `cost` `(1, future)` per term.
-            The first future point is one step after the state.
+            agent, 2)` with the episode's agents, NaN for those that were not imagined, `cost` `(1, future)` per term;
+            and `weighed`, of batch 1. The first future point is one step after the state.
     """
 
     states: TrafficState
@@ -61,6 +61,8 @@ class Episode:
             shape = tuple(imagined.futures_m.shape)
             if len(shape) != 5 or shape[0] != 1 or shape[3] != agents:
                 raise ValueError(f"futures_m at step {step} must be (1, sample, step, {agents}, 2); got {shape}")
+            if imagined.weighed is not None:
+                _check_weighed(imagined.weighed, step)
 
     @property
     def steps(self) -> int:
@@ -88,3 +90,18 @@ class Episode:
             return Episode(**parts)
         except ValueError as error:
             raise damaged(Path(path), error) from error
+
+
+def _check_weighed(weighed: Weighed, step: int) -> None:
+    plans = weighed.energy.shape[1] if weighed.energy.ndim == 2 else 0
+    shapes = {"path_m": weighed.path_m.shape[:2], "lanes": weighed.lanes.shape[:2], "brakes": weighed.brakes.shape}
+    shapes |= {f"cost of {name}": values.shape for name, values in weighed.cost.items()}
+    for name, shape in {"energy": weighed.energy.shape, **shapes}.items():
+        if not plans or tuple(shape) != (1, plans):
+            raise ValueError(
+                f"weighed plans at step {step}: {name} must be of (1, {plans or 'plan'}); got {tuple(shape)}"
+            )
+    if weighed.path_m.ndim != 4 or weighed.path_m.shape[-1] != 2 or weighed.every < 1 or weighed.ago < 0:
+        raise ValueError(
+            f"weighed plans at step {step}: path_m must be (1, plan, point, 2), from `every` 1 and `ago` 0 on"
+        )

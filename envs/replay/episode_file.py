@@ -16,13 +16,13 @@ from torch import Tensor
 
 from drivecast.envs.replay.episode_metadata import EpisodeMetadata
 from drivecast.worldmodel.errors import InputError
-from drivecast.worldmodel.scene.driver import Imagination
+from drivecast.worldmodel.scene.driver import Imagination, Weighed
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls, TrafficState
 from drivecast.worldmodel.storage.files import atomic_file
 
-FORMAT_VERSION = 2
-READABLE = (1, 2)  # 1 held futures of every agent, also of those that nobody imagined
+FORMAT_VERSION = 3
+READABLE = (1, 2, 3)  # 1 held futures of every agent, also of those that nobody imagined; 2 no plans that were weighed
 _HEADER = b"drivecast.episode"  # key of our JSON in the Parquet schema's metadata
 _IMAGINED = {  # columns of lists, null where the driver was not asked
     "futures_agents": pa.int32(),
@@ -31,6 +31,7 @@ _IMAGINED = {  # columns of lists, null where the driver was not asked
     "plan_m": pa.float32(),
     "imagined_cost": pa.float32(),
 }
+_WEIGHED = "weighed"  # JSON, null where no plans were weighed
 _FUTURES_PER_M = 100  # imagined futures are kept to the centimetre: they are looked at, not computed with
 
 
@@ -134,7 +135,43 @@ def _imagined(
         missing = torch.full((1, imagined.plan_m.shape[1]), torch.nan)
         costs = [imagined.cost.get(term, missing)[0] for term in terms]
         rows["imagined_cost"][step] = _float32(torch.cat([missing[0, :0], *costs]))
-    return {name: pa.array(rows[name], pa.list_(kind)) for name, kind in _IMAGINED.items()}
+    weighed: list[str | None] = [None] * states.speed_mps.shape[0]
+    for step, imagined in imaginations.items():
+        if imagined.weighed is not None:
+            weighed[step] = json.dumps(_weighed_to_json(imagined.weighed, states.position_m[step, 0]))
+    columns = {name: pa.array(rows[name], pa.list_(kind)) for name, kind in _IMAGINED.items()}
+    return {**columns, _WEIGHED: pa.array(weighed, pa.string())}
+
+
+def _weighed_to_json(weighed: Weighed, now_m: Tensor) -> dict[str, Any]:
+    """The plans that there are, their paths in cm from the present."""
+    there = ~weighed.energy[0].isnan()
+    path = ((weighed.path_m[0, there] - now_m) * _FUTURES_PER_M).round().long()
+    return {
+        "every": weighed.every,
+        "ago": weighed.ago,
+        "energy": _rounded(weighed.energy[0, there]),
+        "cost": {name: _rounded(values[0, there]) for name, values in weighed.cost.items()},
+        "lanes": weighed.lanes[0, there].tolist(),
+        "brakes": weighed.brakes[0, there].tolist(),
+        "path_cm": path.tolist(),
+    }
+
+
+def _weighed_from_json(values: dict[str, Any], now_m: Tensor) -> Weighed:
+    return Weighed(
+        path_m=torch.tensor(values["path_cm"])[None] / _FUTURES_PER_M + now_m,
+        energy=torch.tensor(values["energy"])[None],
+        cost={name: torch.tensor(numbers)[None] for name, numbers in values["cost"].items()},
+        lanes=torch.tensor(values["lanes"])[None],
+        brakes=torch.tensor(values["brakes"])[None],
+        every=int(values["every"]),
+        ago=int(values["ago"]),
+    )
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [round(value, 4) for value in values.double().tolist()]
 
 
 def _float32(values: Tensor) -> np.ndarray:
@@ -170,8 +207,10 @@ def _parts(table: pa.Table, header: dict[str, Any]) -> dict[str, Any]:
     if header["version"] == 1:
         everyone = pa.array([list(range(agents))] * rows, pa.list_(pa.int32()))
         table = table.append_column("futures_agents", everyone)
-    for row, (who, shape, packed, plan, cost) in enumerate(
-        zip(*(table.column(name) for name in _IMAGINED), strict=True)
+    if _WEIGHED not in table.column_names:
+        table = table.append_column(_WEIGHED, pa.nulls(rows, pa.string()))
+    for row, (who, shape, packed, plan, cost, weighed) in enumerate(
+        zip(*(table.column(name) for name in (*_IMAGINED, _WEIGHED)), strict=True)
     ):
         if not shape.is_valid:
             continue
@@ -187,6 +226,7 @@ def _parts(table: pa.Table, header: dict[str, Any]) -> dict[str, Any]:
             plan_m=torch.from_numpy(plan.values.to_numpy().copy()).reshape(1, -1, 2),
             futures_m=futures[None],
             cost={t: v for t, v in zip(header["imagined_terms"], terms, strict=True) if not v.isnan().all()},
+            weighed=_weighed_from_json(json.loads(weighed.as_py()), position[row, 0]) if weighed.is_valid else None,
         )
     return {
         "states": TrafficState(position_m=position, **others),

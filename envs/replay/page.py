@@ -20,9 +20,11 @@ from drivecast.envs.replay.palette import style_sheet, term_colour
 from drivecast.envs.replay.readings import Readings
 from drivecast.envs.replay.roadway import Roadway, road_middle_m
 from drivecast.envs.replay.template import asset, fill
+from drivecast.envs.replay.weighing import in_words
+from drivecast.worldmodel.scene.driver import Weighed
 from drivecast.worldmodel.storage.files import atomic_file
 
-SCRIPTS = ("episode.js", "camera.js", "scene.js", "chart.js", "player.js")
+SCRIPTS = ("episode.js", "camera.js", "scene.js", "chart.js", "weighed.js", "player.js")
 FUTURE_SPACING_S = 0.2  # points of an imagined future that are kept for drawing
 MAX_SAMPLES = 12
 IN_VIEW_M = 220.0  # futures of cars farther from the ego are left out
@@ -127,8 +129,23 @@ def _imaginations(episode: Episode, seen: np.ndarray, origin: np.ndarray, arrays
         if imagined.cost:
             total = sum(_numpy(values)[0] for values in imagined.cost.values())
             arrays.add(f"expected{step}", np.asarray(total), 0.0001, order=1)
-        listed.append({"step": step, "stride": stride, "cars": cars.tolist()})
+        weighed = _weighed(episode, imagined.weighed, step, origin, arrays) if imagined.weighed else None
+        listed.append({"step": step, "stride": stride, "cars": cars.tolist(), "weighed": weighed})
     return listed
+
+
+def _weighed(episode: Episode, weighed: Weighed, step: int, origin: np.ndarray, arrays: _Arrays) -> dict[str, Any]:
+    arrays.add(f"weighed{step}", _numpy(weighed.path_m)[0].swapaxes(0, 1) - origin, 0.02, order=2)  # (point, plan, 2)
+    plans = in_words(weighed, episode.states, episode.road, step, episode.metadata.dt_s)
+    rows = [
+        {
+            "plan": plan,
+            "energy": round(energy, 4),
+            "cost": {name: round(float(v[0, i]), 4) for name, v in weighed.cost.items()},
+        }
+        for i, (plan, energy) in enumerate(zip(plans, weighed.energy[0].tolist(), strict=True))
+    ]
+    return {"every": weighed.every, "ago": weighed.ago, "plans": rows}
 
 
 _NOTHING = -(2**31)  # stands for NaN

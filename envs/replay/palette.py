@@ -23,6 +23,7 @@ LIGHT = {
     "faster": "#2fd0a8",
     "leader": "#ffe14d",
     "imagined": "#e7c2ff",
+    "weighed": "#c3d4e3",
     "crash": "#ff5a36",
     "plate": "#ffffffdb",
     "expected": "#8d4fc4",

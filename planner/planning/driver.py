@@ -18,10 +18,11 @@ from drivecast.planner.planning.manoeuvre import LawConfig, Manoeuvre
 from drivecast.planner.planning.refinement import Refinement, RefinementConfig
 from drivecast.planner.planning.sampling import Sampling, SamplingConfig
 from drivecast.planner.planning.search import Found, ManoeuvreSearch, SearchConfig
+from drivecast.planner.planning.weighing import weighed
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.draws import LatentDraws
 from drivecast.worldmodel.forecaster.model import WorldModel
-from drivecast.worldmodel.scene.driver import Imagination
+from drivecast.worldmodel.scene.driver import Imagination, Weighed
 from drivecast.worldmodel.scene.lane_neighbours import nearest_indices, pick_agents
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
@@ -73,6 +74,7 @@ class _Driven:
     added: Tensor  # (episode, step, 2), m/s²
     found_at: int  # step from which its stretches count
     refined_at: int  # step from which what is added counts
+    found: Found | None = None  # what it was chosen from
 
 
 class Planner(ABC):
@@ -102,6 +104,11 @@ class Planner(ABC):
         return self._lane
 
     @property
+    def found(self) -> Found | None:
+        """What the plan in hand was chosen from; None before the first decision."""
+        return self._driven.found
+
+    @property
     @abstractmethod
     def device(self) -> torch.device: ...
 
@@ -121,7 +128,6 @@ class Planner(ABC):
         self._lane = road.project(scene.position_m[:, :1]).lane[:, 0]
         self._steps = 0
         self.improvement = self.improved_by()  # anew, with the noise that it begins with
-        self.found: Found | None = None
         self._pieces: Iterator[_Driven | None] = iter(())
         plan = self.search.keeping(goal, road, self._lane)
         self._driven = _Driven(
@@ -162,7 +168,7 @@ class Planner(ABC):
             if found is None and number % STRETCHES_PER_PIECE == 0:
                 yield None
         assert found is not None
-        best, self.found = found.best(len(history.valid)), found
+        best = found.best(len(history.valid))
         lanes = torch.stack([part.lane[rows] for part, rows in zip(found.stretches, found.way(best), strict=True)], 1)
         plan, added, refined_at = found.manoeuvre[best], torch.zeros_like(before.added[:, :1]), begun
         if self.improvement is not None:
@@ -178,11 +184,15 @@ class Planner(ABC):
                 else:
                     added = reached[0]
         self._lane = lanes[:, 0]
-        yield _Driven(plan, lanes, added, begun, refined_at)
+        yield _Driven(plan, lanes, added, begun, refined_at, found)
+
+
+class ObservingPlanner(Planner):
+    """A planner whose world is made of what it sees alone: it can be asked later what it expected."""
 
     @torch.no_grad()
     def imagine(self, history: TrafficState, road: Road, goal: Goal, samples: int = 6, steps: int = 30) -> Imagination:
-        """The plan under the likeliest future, `samples` futures of the others, and the mean energy over them."""
+        """The plan under the likeliest future, `samples` futures of the others, mean energy, and what was weighed."""
         given = history.valid.device
         history, road, goal = history.to(self.device), road.to(self.device), goal.to(self.device)
         plan = self._unrolled(history, road, goal, 1, steps, sample=False)[1]
@@ -192,7 +202,12 @@ class Planner(ABC):
             plan_m=plan.position_m[:, :, 0].to(given),
             futures_m=states.position_m.view(batch, samples, steps, -1, 2).to(given),
             cost={name: cost.mean(1).to(given) for name, cost in terms.items() if name != "contact"},
+            weighed=self._weighed(batch),
         )
+
+    def _weighed(self, batch: int) -> Weighed | None:
+        ago = self._steps - 1 - self._driven.found_at
+        return weighed(self.found, batch, self.dt_s, ago) if self.found else None
 
     def _unrolled(
         self, history: TrafficState, road: Road, goal: Goal, futures: int, steps: int, sample: bool
@@ -212,7 +227,7 @@ class Planner(ABC):
         return self.search.unroll(world, goal, episode, steps, control, 0)
 
 
-class GradientPlanner(Planner):
+class GradientPlanner(ObservingPlanner):
     """The planner in the futures that a learned world model imagines.
 
     Args:
@@ -249,7 +264,7 @@ class SamplingPlanner(GradientPlanner):
         return Sampling(self.config.sampling, self.search)
 
 
-class RulePlanner(Planner):
+class RulePlanner(ObservingPlanner):
     """The planner in a world of rules (`RuleWorld`): what planning is worth without a learned model.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -99,6 +99,7 @@ class Found:
         energy: `(plan,)`, lower is better.
         lane: Long `(plan,)`. Steered for now.
         manoeuvre: What each does at its end: its time gap and whether it brakes hold for all of it.
+        ends: What each costs beside its way, `(plan,)` by term: its end, its lane changes.
         stretches: From now to the horizon; the last one's plans are these.
     """
 
@@ -106,7 +107,8 @@ class Found:
     energy: Tensor
     lane: Tensor
     manoeuvre: Manoeuvre
-    stretches: list[Stretch] = field(default_factory=list)
+    ends: dict[str, Tensor]
+    stretches: list[Stretch]
 
     def best(self, episodes: int) -> Tensor:
         """The plan of least energy of each episode, long `(episode,)`."""
@@ -222,9 +224,10 @@ class ManoeuvreSearch:
             found.append(stretch)
             if number + 1 < self.stretches:
                 yield None
-        cost = plans.cost + self.terminal(plans.world, goal, plans.episode)
-        energy = self.judged(cost) + self.config.change_cost * plans.changes
-        yield Found(plans.episode, energy, plans.first_lane, plans.manoeuvre, found)
+        end, changes = self.terminal(plans.world, goal, plans.episode), self.config.change_cost * plans.changes
+        energy = self.judged(plans.cost + end) + changes
+        ends = {"after": end.mean(1), "changes": changes.to(energy)}
+        yield Found(plans.episode, energy, plans.first_lane, plans.manoeuvre, ends, found)
 
     def keeping(self, goal: Goal, road: Road, lane: Tensor) -> Manoeuvre:
         """Keeping `lane (episode,)` at the first of the time gaps."""

@@ -6,12 +6,13 @@ import dataclasses
 import difflib
 import json
 import re
+import textwrap
 import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from drivecast.scripts.command.verb import VERBS, Verb
 from drivecast.scripts.tracking.run import TrackingConfig
@@ -91,6 +92,13 @@ def option_types(config_class: type[Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+class _Help(DefaultHelpFormatter):
+    """Keeps names whole that are to be copied: lines break at spaces, not at hyphens."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+
 class _Parser(ArgumentParser):
     """jsonargparse with one-line errors and a help text that shows options as they are typed."""
 
@@ -105,6 +113,7 @@ class _Parser(ArgumentParser):
             usage=_usage(verb),
             allow_abbrev=False,
             default_env=False,
+            formatter_class=_Help,
         )
         self.given: Sequence[str] = ()
         self.add_argument(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -33,12 +33,63 @@ class Driver(Protocol):
 
 
 @dataclass(frozen=True)
+class Weighed:
+    """The plans among which a driver chose, of each episode the chosen one first, then by their energy.
+
+    Where an episode had fewer plans than another, the rest is NaN.
+
+    Attributes:
+        path_m: `(batch, plan, point, 2)`. Where the ego would have gone, a point every `every` steps.
+        energy: `(batch, plan)`. What each costs.
+        cost: term: `(batch, plan)`. The parts of the energy.
+        lanes: Long `(batch, plan, stretch)`. The lanes of the road that it steers for, one after the other.
+        brakes: Bool `(batch, plan)`. It brakes fully.
+        every: Steps between two points; the first one is so many steps after the decision.
+        ago: Steps since the decision.
+    """
+
+    path_m: Tensor
+    energy: Tensor
+    cost: dict[str, Tensor]
+    lanes: Tensor
+    brakes: Tensor
+    every: int
+    ago: int
+
+    def of(self, episode: int) -> Weighed:
+        """Those of one episode, as a batch of one on the CPU."""
+
+        def one(values: Tensor) -> Tensor:
+            return values[episode : episode + 1].cpu()
+
+        cost = {name: one(values) for name, values in self.cost.items()}
+        return replace(
+            self,
+            path_m=one(self.path_m),
+            energy=one(self.energy),
+            cost=cost,
+            lanes=one(self.lanes),
+            brakes=one(self.brakes),
+        )
+
+
+@dataclass(frozen=True)
 class Imagination:
     """What a driver expected: its own plan and sampled futures of the others, in world coordinates."""
 
     plan_m: Tensor  # (batch, step, 2)
     futures_m: Tensor  # (batch, sample, step, agent, 2)
     cost: dict[str, Tensor] = field(default_factory=dict)  # term: (batch, step), the weighted energy it expects
+    weighed: Weighed | None = None  # the plans that it chose from, if it did
+
+    def of(self, episode: int) -> Imagination:
+        """What it expected in one episode, as a batch of one on the CPU."""
+        return Imagination(
+            plan_m=self.plan_m[episode : episode + 1].cpu(),
+            futures_m=self.futures_m[episode : episode + 1].cpu(),
+            cost={name: cost[episode : episode + 1].cpu() for name, cost in self.cost.items()},
+            weighed=self.weighed and self.weighed.of(episode),
+        )
 
 
 @runtime_checkable

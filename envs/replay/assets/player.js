@@ -4,7 +4,8 @@ const RATES = [0.25, 0.5, 1, 2, 4];
 const PLAY = "M8 5v14l11-7z", PAUSE = "M7 5h3.6v14H7zM13.4 5H17v14h-3.6z";
 const KEYS = [["Space", "play or pause"], ["← →", "one step"], ["Shift + ← →", "one second"], ["Home, End", "first, last step"],
   ["[ ]", "slower, faster"], ["+ −", "zoom (or the wheel)"], ["0", "reset zoom and position (or double click)"], ["C", "next view"],
-  ["V", "next colouring"], ["P", "plan on or off"], ["F", "imagined futures on or off"], ["T", "trails on or off"], ["?", "this help"]];
+  ["V", "next colouring"], ["P", "plan on or off"], ["F", "imagined futures on or off"], ["T", "trails on or off"],
+  ["W", "weighed plans on or off"], ["?", "this help"]];
 
 const element = (id) => document.getElementById(id);
 
@@ -20,6 +21,8 @@ class Player {
     this.camera = new Camera(episode);
     this.scene = new Scene(element("scene"), episode, this.camera, palette);
     this.chart = new CostChart(element("chart"), element("legend"), episode, palette);
+    const pick = (place) => { this.scene.picked = place; this.scene.draw(this.t); };
+    this.weighed = new WeighedTable(element("weighed-panel"), element("weighed-title"), element("weighed"), episode, pick);
     if (!this.chart.kept) {
       element("chart-title").textContent = "Speed, m/s";
       element("chart").setAttribute("aria-label", "The ego's speed over time");
@@ -63,6 +66,7 @@ class Player {
     else rows.push(["Others", "neutral", ""]);
     rows.push(["Leader", "leader", scene.colourBy === "speed" ? "ring" : ""]);
     if (episode.imaginations.length) rows.push(["Plan", "ego", "thin"], ["Imagined futures", "imagined", "thin"]);
+    if (this.weighed && this.weighed.any) rows.push(["Plans that lost", "weighed", "thin"], ["of which hit somebody", "crash", "thin"]);
     element("key").replaceChildren(...rows.map(([label, colour, shape]) => {
       const item = document.createElement("li"), mark = document.createElement("i");
       mark.className = shape;
@@ -157,7 +161,8 @@ class Player {
       Home: () => this.jumpTo(0), End: () => this.jumpTo(this.episode.steps),
       "[": () => this.changeRate(-1), "]": () => this.changeRate(1), "+": () => this.zoom(1.25), "=": () => this.zoom(1.25), "-": () => this.zoom(0.8),
       0: () => { this.camera.reset(); this.draw(); }, c: () => cycle("camera"), v: () => cycle("colour"),
-      p: () => toggleShown("plan"), f: () => toggleShown("futures"), t: () => toggleShown("trails"), "?": () => element("help").showModal(),
+      p: () => toggleShown("plan"), f: () => toggleShown("futures"), t: () => toggleShown("trails"),
+      w: () => toggleShown("weighed"), "?": () => element("help").showModal(),
     };
     const act = acts[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (!act) return;
@@ -209,6 +214,7 @@ class Player {
     this.scene.prepare(this.t);
     this.scene.draw(this.t);
     this.chart.draw(this.t);
+    this.weighed.draw(this.t);
     for (const tile of this.tiles) {
       tile.show(step);
       sparkline(tile.canvas, tile.read, episode.steps, this.t, this.palette);

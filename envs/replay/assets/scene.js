@@ -7,7 +7,8 @@ class Scene {
     Object.assign(this, { canvas, episode, camera, palette });
     this.context = canvas.getContext("2d");
     this.colourBy = "speed";
-    this.shows = { plan: true, futures: true, trails: true };
+    this.shows = { plan: true, futures: true, trails: true, weighed: true };
+    this.picked = null;  // the row of the weighed plan that is pointed at
     this.paths = {};
     for (const name of ["surfaces", "closed"]) this.paths[name] = tracePaths(episode.road[name], true);
     for (const name of ["solid", "dashed"]) this.paths[name] = tracePaths(episode.road[name], false);
@@ -28,6 +29,7 @@ class Scene {
     const imagined = episode.imagined(t);
     if (this.shows.trails) for (const car of cars) this.drawTrail(car, t);
     if (imagined && this.shows.futures) this.drawFutures(imagined, t);
+    if (imagined && imagined.weighed && this.shows.weighed) this.drawWeighed(imagined, t);
     if (imagined && this.shows.plan) this.drawPlan(imagined, t);
     for (const car of cars) if (car.car) this.drawCar(car, cars, t);
     if (cars.length && cars[0].car === 0) this.drawCar(cars[0], cars, t);
@@ -117,6 +119,31 @@ class Scene {
       }
       context.stroke();
     });
+    context.globalAlpha = 1;
+  }
+
+  // The plans that lost, from where the ego is now; those that hit somebody in the colour of a crash.
+  drawWeighed({ step, weighed }, t) {
+    const { context, episode, pixel, picked } = this, values = episode.values[`weighed${step}`], ego = episode.car(0, t);
+    if (!ego) return;
+    const count = weighed.plans.length, points = values.length / 2 / count;
+    const first = Math.max(0, Math.ceil((t - step + weighed.ago) / weighed.every - 1 + 1e-6));
+    context.lineCap = context.lineJoin = "round";
+    for (let plan = count - 1; plan >= 0; plan--) {
+      if (plan === 0 && picked !== 0) continue;  // the chosen one is drawn as the plan
+      context.strokeStyle = this.palette(plan === picked ? "ego" : weighed.plans[plan].cost.contact > 0 ? "crash" : "weighed");
+      context.globalAlpha = plan === picked ? 1 : 0.85;
+      context.lineWidth = Math.max(plan === picked ? 0.6 : 0.2, (plan === picked ? 3.5 : 1.3) * pixel);
+      context.setLineDash(plan === picked ? [] : [1.6, 1.2]);
+      context.beginPath();
+      context.moveTo(ego.x, ego.y);
+      for (let point = first; point < points; point++) {
+        const at = 2 * (point * count + plan);
+        context.lineTo(values[at], values[at + 1]);
+      }
+      context.stroke();
+    }
+    context.setLineDash([]);
     context.globalAlpha = 1;
   }
 

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from example_episodes import highway_episode
+from example_episodes import highway_episode, weighing
 
 from drivecast.envs.replay.episode import Episode, EpisodeMetadata
+from drivecast.envs.replay.weighing import in_words
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.scene.traffic import Controls
 
@@ -51,6 +52,38 @@ def test_imaginations_come_back_the_futures_to_half_a_centimetre(episode: Episod
         assert read.futures_m.shape == written.futures_m.shape
         assert (read.futures_m - written.futures_m).abs().max() < 0.0051
         assert all(torch.equal(read.cost[term], written.cost[term]) for term in written.cost)
+
+
+def test_plans_that_were_weighed_come_back_to_half_a_centimetre(episode: Episode, tmp_path: Path) -> None:
+    written = weighing(episode)
+    written.write(tmp_path / "a.parquet")
+    again = Episode.read(tmp_path / "a.parquet")
+    for step, imagined in written.imaginations.items():
+        read, wanted = again.imaginations[step].weighed, imagined.weighed
+        assert read is not None
+        assert wanted is not None
+        assert (read.path_m - wanted.path_m).abs().max() < 0.0051
+        for name in ("energy", "lanes", "brakes"):
+            assert torch.equal(getattr(read, name), getattr(wanted, name)), name
+        assert all(torch.equal(read.cost[term], wanted.cost[term]) for term in wanted.cost)
+        assert (read.every, read.ago) == (wanted.every, wanted.ago)
+
+
+def test_plans_that_do_not_fit_together_are_refused(episode: Episode) -> None:
+    imagined = weighing(episode).imaginations[0]
+    broken = replace(imagined, weighed=replace(imagined.weighed, lanes=imagined.weighed.lanes[:, :2]))
+    with pytest.raises(ValueError, match=r"weighed plans at step 0: lanes must be of \(1, 3\)"):
+        replace(episode, imaginations={0: broken})
+
+
+def test_plans_are_told_in_words(episode: Episode) -> None:
+    written = weighing(episode)
+    weighed = written.imaginations[5].weighed
+    words = in_words(weighed, written.states, written.road, 5, 0.1)
+    lane = int(weighed.lanes[0, 0, 0])
+    assert words == ["keep the lane", "left at 1.0 s" if lane else "keep the lane", "right now, left at 1.0 s"]
+    brakes = replace(weighed, brakes=~weighed.brakes)
+    assert in_words(brakes, written.states, written.road, 5, 0.1) == ["brake fully"] * 3
 
 
 def test_an_imagination_may_leave_out_cost_terms_and_samples(episode: Episode, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from example_episodes import curved_road, highway_episode
+from example_episodes import curved_road, highway_episode, weighing
 
 from drivecast.envs.replay.episode import Episode
 from drivecast.envs.replay.gallery import find_episodes, write_gallery
@@ -251,6 +251,28 @@ def test_a_car_under_the_pointer_is_named(replay: Page) -> None:
     ego_x = area["x"] + 0.36 * area["width"]
     replay.tab.mouse.move(ego_x, area["y"] + float(np.median(found[:, 0])))
     assert replay.tab.locator("#tip").inner_text().startswith("Ego: 25.0 m/s")
+
+
+def test_the_plans_that_were_weighed_are_listed_drawn_and_pointed_at(show, tmp_path: Path) -> None:
+    replay = show(written(tmp_path, weighing(highway_episode(steps=STEPS, cars=8))))
+    replay.tab.evaluate("replay.seek(12)")
+    rows = replay.tab.locator("#weighed tbody tr")
+    cells = [row.locator("td").all_inner_texts() for row in rows.all()]
+    assert [row[1] for row in cells] == ["1.00", "1.50", "31.25"]
+    assert cells[0][2] == "speed 1.00"
+    assert cells[2][2] == "contact +30.00, speed +0.25"
+    assert "at 0.8 s" in replay.tab.locator("#weighed-title").inner_text()
+    before, ego = replay.pixels("scene"), replay.share_of("scene", LIGHT["ego"])
+    rows.nth(2).hover()
+    assert replay.share_of("scene", LIGHT["ego"]) > 1.2 * ego
+    replay.tab.mouse.move(5, 5)
+    assert (replay.pixels("scene") == before).all()
+    replay.tab.keyboard.press("w")
+    assert (replay.pixels("scene") != before).any()
+
+
+def test_who_weighed_nothing_has_no_table_of_plans(replay: Page) -> None:
+    assert not replay.tab.locator("#weighed-panel").is_visible()
 
 
 def test_a_crash_is_marked(show, tmp_path: Path) -> None:

@@ -10,14 +10,7 @@ from traffic_scenes import scene
 from drivecast.planner.planning.driver import PlannerConfig, SamplingPlanner
 from drivecast.planner.planning.sampling import Sampling, SamplingConfig, cem_update, mppi_update
 from drivecast.worldmodel.errors import InputError
-from drivecast.worldmodel.forecaster.model import WorldModel, WorldModelConfig
 from drivecast.worldmodel.scene.road import Road
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    return WorldModel(WorldModelConfig(hidden=8, latent_dims=2)).eval().requires_grad_(False)
 
 
 def test_cem_goes_on_from_the_best_samples_of_each_plan():

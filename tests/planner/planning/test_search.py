@@ -16,18 +16,11 @@ from drivecast.planner.planning.refinement import Refinement, RefinementConfig
 from drivecast.planner.planning.search import SearchConfig
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.draws import LatentDraws
-from drivecast.worldmodel.forecaster.model import WorldModel, WorldModelConfig
 from drivecast.worldmodel.scene.kinematics import drive
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Goal, TrafficState
 
 FREE = PlannerConfig(spread=False)  # each decision in one step
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    return WorldModel(WorldModelConfig(hidden=8, latent_dims=2)).eval().requires_grad_(False)
 
 
 def goal_of(scenes: TrafficState, desired_mps: float = 30.0, lane: int = -1) -> Goal:
