@@ -88,7 +88,7 @@ class _Row:
 
 def _index(rows: Mapping[str, Sequence[_Row]]) -> str:
     """One group per driver: policies first, the others by name."""
-    drivers = sorted(rows, key=lambda driver: (not driver.startswith("policy"), driver))
+    drivers = sorted(rows, key=lambda driver: (not driver.startswith(("policy", "planner")), driver))
     style, script = style_sheet() + asset("index.css"), asset("index.js")
     return fill(
         asset("index.html"),

@@ -45,7 +45,7 @@ class DemoConfig:
         train_world_model: The world model.
         forecast: Its forecasts, on recordings it did not see.
         train_policy: The policy.
-        evaluate: The closed loop; the policy is added to its drivers.
+        evaluate: The closed loop; the policy, and the planner around the world model, are added to its drivers.
         tracking: Where the stages are recorded, each as a run.
     """
 
@@ -152,7 +152,8 @@ def _do(config: DemoConfig, stages: Stages) -> tuple[Path, Path]:
     stages.do("forecast", forecast, forecasts, forecasts / "forecast.json")
     training = replace(config.train_policy, world_model=str(model), data=[traffic], output=policies)
     stages.do("train-policy", training, policies, policy)
-    drivers = [f"policy:{policy}", *(name for name in config.evaluate.driver if not name.startswith("policy:"))]
+    own = [f"policy:{policy}", f"planner:{model}"]
+    drivers = [*own, *(name for name in config.evaluate.driver if name.partition(":")[0] not in ("policy", "planner"))]
     closed_loop = replace(config.evaluate, driver=drivers, output=evaluation)
     stages.do("evaluate", closed_loop, evaluation, evaluation / "results.json")
     index = replays / "index.html"
