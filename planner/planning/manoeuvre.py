@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ class LawConfig:
         foreseen_s: Who is ahead and drifts into the ego's way within this time is followed already, s.
         lateral_mps2: Largest lateral acceleration that it steers for, m/s².
         lateral_rate_radps: How fast it settles on its lane: natural frequency of a critically damped oscillator, rad/s.
+        rise_mps3: Its acceleration grows no faster than this, m/s³; to brake, it is free.
     """
 
     acceleration_mps2: float = 2.4
@@ -43,11 +44,19 @@ class LawConfig:
     foreseen_s: float = 1.0
     lateral_mps2: float = 3.0
     lateral_rate_radps: float = 1.8
+    rise_mps3: float = 20.0
 
     def __post_init__(self) -> None:
         for name in ("acceleration_mps2", "braking_mps2", "exponent", "lateral_mps2", "lateral_rate_radps"):
             if not 0.0 < getattr(self, name) < math.inf:
                 raise InputError(f"law.{name}: expected more than 0, got {getattr(self, name)}")
+        if not self.rise_mps3 > 0.0:
+            raise InputError(f"law.rise_mps3: expected more than 0, got {self.rise_mps3}")
+
+    def eased(self, controls: Controls, before_mps2: Tensor, after_s: float) -> Controls:
+        """Controls `(row,)` whose acceleration has grown from `before_mps2 (row,)` in `after_s`."""
+        most = before_mps2 + self.rise_mps3 * after_s
+        return replace(controls, acceleration_mps2=controls.acceleration_mps2.minimum(most))
 
 
 @dataclass(frozen=True)

@@ -317,12 +317,14 @@ class ManoeuvreSearch:
             The cost by term `(plan, future, step)`, contacts by exact boxes among them; and the states after each step.
         """
         futures = len(world.scene.valid) // len(episode)
-        first_acceleration = world.first_acceleration
+        before = first_acceleration = world.first_acceleration
         scenes: list[TrafficState] = []
         controls: list[Controls] = []
         every = world.decide_steps  # as seldom as the others
         for step in range(steps):
-            chosen = controls[-1] if step % every else control(step)
+            if step % every == 0:
+                chosen = self.law.eased(control(step), before, self.dt_s if step == 0 else every * self.dt_s)
+                before = chosen.acceleration_mps2
             scenes.append(world.advance(chosen))
             controls.append(chosen)
         states, driven = TrafficState.stack(scenes, 1), Controls.stack(controls, 1)
