@@ -56,9 +56,9 @@ class Moments:
         """Some of them, in any order and as often as named."""
         return replace(
             self,
-            scene=_mapped(self.scene, lambda values: values[rows]),
-            before=_mapped(self.before, lambda values: values[rows]),
-            drivers=_mapped(self.drivers, lambda values: values[rows]),
+            scene=self.scene.map(lambda values: values[rows]),
+            before=self.before.map(lambda values: values[rows]),
+            drivers=self.drivers.map(lambda values: values[rows]),
             road=self.road[rows],
         )
 
@@ -84,7 +84,7 @@ class Moments:
         def permuted(values: Tensor) -> Tensor:
             return values.gather(1, order)
 
-        scene, before = (_mapped(scene, permuted) for scene in (self.scene, self.before))
+        scene, before = (scene.map(permuted) for scene in (self.scene, self.before))
         others = scene.vehicle.clone()
         others[:, 0] = False
         target_lane, target_speed = scene.target_lane.clone(), scene.target_speed_mps.clone()
@@ -93,7 +93,7 @@ class Moments:
             self,
             scene=scene.but(idm=others, aims=others, target_lane=target_lane, target_speed_mps=target_speed),
             before=before,
-            drivers=_mapped(self.drivers, permuted),
+            drivers=self.drivers.map(permuted),
         )
 
     def branch(self, ego: TrafficState, others_listen: bool = True) -> Branch:
@@ -142,7 +142,7 @@ class Branch:
 
 
 def _others_detached(scene: Scene) -> Scene:
-    return _mapped(scene, lambda values: torch.cat([values[:, :1], values[:, 1:].detach()], 1))
+    return scene.map(lambda values: torch.cat([values[:, :1], values[:, 1:].detach()], 1))
 
 
 def _mapped(record: Any, function: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -57,6 +58,10 @@ class Scene:
         heading = -self.heading_rad
         wrapped = torch.remainder(heading + torch.pi, 2 * torch.pi) - torch.pi
         return torch.where(heading.abs() > torch.pi, wrapped, heading)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Scene:
+        """The same scene with `function` applied to each of its tensors."""
+        return Scene(**{field.name: function(getattr(self, field.name)) for field in fields(self)})
 
     def but(self, **changes: Tensor) -> Scene:
         """The same scene with other values in some places."""

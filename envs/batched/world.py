@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import torch
 from torch import Tensor
 
@@ -41,7 +39,7 @@ class SimulatedWorld:
         """The present of the episodes `rows (row,)`; `road (episode,)`."""
         simulator = traffic.simulator
         drivers = simulator.drivers.map(lambda values: values[rows])
-        return SimulatedWorld(traffic, _picked(simulator.scene, rows), drivers, road[rows])
+        return SimulatedWorld(traffic, simulator.scene.map(lambda values: values[rows]), drivers, road[rows])
 
     @property
     def first_acceleration(self) -> Tensor:
@@ -70,11 +68,10 @@ class SimulatedWorld:
     def picked(self, rows: Tensor) -> SimulatedWorld:
         """The worlds of `rows`, which may be named several times: from here on they go their own ways."""
         drivers = self._drivers.map(lambda values: values[rows])
-        return SimulatedWorld(self._traffic, _picked(self._now, rows), drivers, self.road[rows])
+        world = SimulatedWorld(self._traffic, self._now.map(lambda values: values[rows]), drivers, self.road[rows])
+        world.before = self.before[rows]
+        world._bound = None if self._bound is None else self._bound[rows]
+        return world
 
     def _state(self) -> TrafficState:
         return state_of(self._now, len(self._traffic.simulator.obstacles), self.road.width_m.dtype)
-
-
-def _picked(scene: Scene, rows: Tensor) -> Scene:
-    return Scene(**{field.name: getattr(scene, field.name)[rows] for field in fields(Scene)})
