@@ -204,6 +204,17 @@ def test_spread_over_steps_it_comes_to_the_same_decision_later_and_keeps_its_lan
     torch.testing.assert_close(spread.found.energy, at_once.found.energy)
 
 
+def test_its_acceleration_grows_step_by_step_and_brakes_at_once(model):
+    free, blocked = scene((0, 0, 15)), scene((0, 0, 25), (46, 0, 0))
+    calm = replace(FREE, law=LawConfig(rise_mps3=5.0))
+    _, controls = decided(model, free, config=calm)
+    torch.testing.assert_close(controls.acceleration_mps2, torch.tensor([0.5]))
+    assert decided(model, free, config=replace(FREE, law=LawConfig(rise_mps3=1e6)))[1].acceleration_mps2 > 2.0
+    assert decided(model, blocked, lanes=1, config=calm)[1].acceleration_mps2 < -6
+    speeds = driven(model, free, 1.0, calm).speed_mps[0, :, 0]
+    torch.testing.assert_close(speeds.diff().diff()[:3], torch.full((3,), 0.05), atol=2e-3, rtol=0)
+
+
 def test_the_law_stops_before_the_end_of_a_lane_and_behind_who_stands(model):
     road = replace(Road.straight(1, length_m=100.0), open_end=torch.tensor([[False]]))
     states = driven(model, scene((0, 0, 20), (-50, 0, 0)), 15.0, road=road)
