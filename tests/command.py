@@ -24,10 +24,14 @@ def start(folder: Path, *arguments: str, code: str = "", **environment: str) -> 
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        ),  # ignored where the tests run in the background
+        preexec_fn=_listening,
     )
+
+
+def _listening() -> None:
+    """Interrupts and hang-ups are ignored where the tests run in the background, under nohup."""
+    for name in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(name, signal.SIG_DFL)
 
 
 def drivecast(folder: Path, *arguments: str) -> tuple[int, str]:
