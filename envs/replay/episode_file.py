@@ -124,7 +124,7 @@ def _driven(states: TrafficState, controls: Controls, costs: Mapping[str, Tensor
 def _imagined(
     states: TrafficState, imaginations: Mapping[int, Imagination], terms: Sequence[str]
 ) -> dict[str, pa.Array]:
-    rows: dict[str, list[Any]] = {name: [None] * states.speed_mps.shape[0] for name in _IMAGINED}
+    rows: dict[str, list[Any]] = {name: [None] * states.speed_mps.shape[0] for name in (*_IMAGINED, _WEIGHED)}
     for step, imagined in imaginations.items():
         futures, now = _float32(imagined.futures_m[0]), _float32(states.position_m[step])
         who = np.flatnonzero(np.isfinite(futures).all((0, 1, 3)))
@@ -135,12 +135,10 @@ def _imagined(
         missing = torch.full((1, imagined.plan_m.shape[1]), torch.nan)
         costs = [imagined.cost.get(term, missing)[0] for term in terms]
         rows["imagined_cost"][step] = _float32(torch.cat([missing[0, :0], *costs]))
-    weighed: list[str | None] = [None] * states.speed_mps.shape[0]
-    for step, imagined in imaginations.items():
         if imagined.weighed is not None:
-            weighed[step] = json.dumps(_weighed_to_json(imagined.weighed, states.position_m[step, 0]))
+            rows[_WEIGHED][step] = json.dumps(_weighed_to_json(imagined.weighed, states.position_m[step, 0]))
     columns = {name: pa.array(rows[name], pa.list_(kind)) for name, kind in _IMAGINED.items()}
-    return {**columns, _WEIGHED: pa.array(weighed, pa.string())}
+    return {**columns, _WEIGHED: pa.array(rows[_WEIGHED], pa.string())}
 
 
 def _weighed_to_json(weighed: Weighed, now_m: Tensor) -> dict[str, Any]:
