@@ -13,8 +13,8 @@ from drivecast.planner.costs.energy import Energy, EnergyConfig, EnergyWeights
 from drivecast.planner.costs.terms import ProximityConfig
 from drivecast.planner.imagination.rule_world import RuleWorld
 from drivecast.planner.imagination.world import HeldWorld, World
-from drivecast.planner.planning.knots import Improvement, with_added
-from drivecast.planner.planning.manoeuvre import LawConfig, Manoeuvre
+from drivecast.planner.manoeuvres.manoeuvre import LawConfig, Manoeuvre, with_added
+from drivecast.planner.planning.knots import Improvement
 from drivecast.planner.planning.refinement import Refinement, RefinementConfig
 from drivecast.planner.planning.sampling import Sampling, SamplingConfig
 from drivecast.planner.planning.search import Found, ManoeuvreSearch, SearchConfig
@@ -97,6 +97,7 @@ class Planner(ABC):
         self.energy = Energy(config.energy)
         self.search = ManoeuvreSearch(config.search, config.law, self.energy, dt_s)
         self.decide_every = max(1, round(config.decide_every_s / dt_s))
+        self._steps = 0
 
     @property
     def chosen_lane(self) -> Tensor:
@@ -118,6 +119,19 @@ class Planner(ABC):
 
         With one future and no `sample`, the likeliest.
         """
+
+    @torch.no_grad()
+    def searched(self, history: TrafficState, road: Road, goal: Goal, bound: Tensor) -> Found:
+        """What a search finds after `history (batch, time, agent)` for egos that are bound for lane `bound (batch,)`.
+
+        Made at once, and nothing is decided by it.
+        """
+        agents = nearest_indices(history[:, -1], self.config.max_agents - 1)
+        futures = self.config.search.futures
+        world = self.world(pick_agents(history, agents), road, futures, sample=futures > 1)
+        *_, found = self.search.stretch_by_stretch(world, goal, bound)
+        assert found is not None
+        return found
 
     def improved_by(self) -> Improvement | None:
         """What lowers the cost of the plans that were found; None: nothing does."""

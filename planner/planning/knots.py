@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from drivecast.planner.imagination.world import World
-from drivecast.planner.planning.manoeuvre import Manoeuvre
+from drivecast.planner.manoeuvres.manoeuvre import Manoeuvre, with_added
 from drivecast.planner.planning.search import ManoeuvreSearch
-from drivecast.worldmodel.scene.kinematics import MAX_BRAKING_MPS2, steering_for
-from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
+from drivecast.worldmodel.scene.traffic import Controls, Goal
 
 
 class Improvement(Protocol):
@@ -91,10 +90,3 @@ class KnotCosts:
         end = search.terminal(world, goal, of_trial)
         exact = search.judged(smooth.detach() + contact.sum(2) * search.dt_s + end.detach())
         return search.judged(smooth + end).view(plans, trials), exact.view(plans, trials)
-
-
-def with_added(controls: Controls, added: Tensor, scene: TrafficState, most_mps2: float) -> Controls:
-    """Controls with `added (row, 2)` m/s² along and across; it speeds up by `most_mps2` at most."""
-    acceleration = (controls.acceleration_mps2 + added[:, 0]).clamp(-MAX_BRAKING_MPS2, most_mps2)
-    steering = controls.steering_rad + steering_for(added[:, 1], scene.speed_mps[:, 0], scene.length_m[:, 0])
-    return Controls(acceleration, steering)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from drivecast.planner.imagination.world import World
+from drivecast.planner.manoeuvres.manoeuvre import Manoeuvre
 from drivecast.planner.planning.knots import KnotCosts
-from drivecast.planner.planning.manoeuvre import Manoeuvre
 from drivecast.planner.planning.search import ManoeuvreSearch
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.scene.traffic import Goal

@@ -9,21 +9,17 @@ import torch
 from torch import Tensor
 
 from drivecast.planner.costs.energy import Energy
-from drivecast.planner.costs.terms import STANDSTILL_M, asked_braking
 from drivecast.planner.costs.trajectory import Trajectory
 from drivecast.planner.imagination.world import World
-from drivecast.planner.planning.manoeuvre import Law, LawConfig, Manoeuvre, wished_mps
+from drivecast.planner.manoeuvres.manoeuvre import Law, LawConfig, Manoeuvre, wished_mps
+from drivecast.planner.manoeuvres.open_lanes import lanes_open
 from drivecast.worldmodel.errors import InputError
-from drivecast.worldmodel.rules.lanes_beside import runs_beside, touches
-from drivecast.worldmodel.rules.laws import TAU_LATERAL_S
 from drivecast.worldmodel.scene.contact import ego_separation_m, separation_m
 from drivecast.worldmodel.scene.lane_neighbours import single_lane
 from drivecast.worldmodel.scene.road import NO_LANE, Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState, along_and_left
 
-SIDES = ("left", "right")
 FASTER_S, MOST_FASTER_MPS2 = 1.5, 4.0  # how long, and how hard, somebody goes on speeding up
-SHARED_M = 0.3  # so far over the marking is still beside a lane
 
 
 @dataclass(frozen=True)
@@ -239,7 +235,7 @@ class ManoeuvreSearch:
         futures, episodes = self.config.futures, len(bound)
         scene, road = world.scene[::futures], world.road[::futures]
         here = road.project(scene.position_m[:, :1]).lane[:, 0]
-        lanes = torch.stack([here, *self._sides(scene, road, here), bound], 1)
+        lanes = torch.stack([here, *lanes_open(scene, road, here, self.config.imposed_mps2), bound], 1)
         offered = lanes != NO_LANE
         offered[:, 3] &= (lanes[:, :3] != bound[:, None]).all(1)
         gaps = torch.tensor(self.config.time_gaps_s, device=bound.device, dtype=scene.speed_mps.dtype)
@@ -396,7 +392,9 @@ class ManoeuvreSearch:
         lane = plans.manoeuvre.lane[kept]
         there = single_lane(road, lane).project(scene.position_m[:, :1])
         settled = (there.across_m.abs() < there.width_m / 4)[:, 0] & ~plans.manoeuvre.brakes[kept]
-        sides = [torch.where(settled, side, NO_LANE) for side in self._sides(scene, road, lane)]
+        sides = [
+            torch.where(settled, side, NO_LANE) for side in lanes_open(scene, road, lane, self.config.imposed_mps2)
+        ]
         options = torch.stack([lane, *sides], 1)
         row, option = (options != NO_LANE).nonzero(as_tuple=True)
         parent = kept[row]
@@ -404,27 +402,3 @@ class ManoeuvreSearch:
         lane = options[row, option]
         changes = branched.changes + (option > 0)
         return replace(branched, manoeuvre=replace(branched.manoeuvre, lane=lane), changes=changes), parent
-
-    def _sides(self, scene: TrafficState, road: Road, lane: Tensor) -> tuple[Tensor, ...]:
-        """The lanes beside `lane (row,)` that may be driven where the ego is; NO_LANE: none, or no room for it."""
-        beside = torch.cat([road.neighbour(lane[:, None], name)[:, 0] for name in SIDES])
-        twice = torch.arange(len(lane), device=lane.device).repeat(2)
-        scene, road, own = scene[twice], road[twice], lane[twice]
-        there = (beside != NO_LANE) & runs_beside(scene, road, beside) & touches(scene, road, beside, own)
-        free = self._imposed(scene, road, beside) < self.config.imposed_mps2
-        return torch.where(there & free, beside, NO_LANE).chunk(2)
-
-    @staticmethod
-    def _imposed(scene: TrafficState, road: Road, lane: Tensor) -> Tensor:
-        """Braking that the ego on `lane (row,)` would ask of the next behind it there, m/s²; infinite without room."""
-        there = single_lane(road, lane).project(scene.position_m)
-        turn = scene.heading_rad - there.heading_rad
-        along_mps, drift_m = scene.speed_mps * turn.cos(), scene.speed_mps * turn.sin() * TAU_LATERAL_S
-        reach = (there.width_m + scene.width_m) / 2 - SHARED_M
-        on_lane = (there.across_m.abs() < reach) | ((there.across_m + drift_m).abs() < reach)
-        offset = there.along_m[:, :1] - there.along_m
-        gap = offset - (scene.length_m + scene.length_m[:, :1]) / 2
-        closing = along_mps - along_mps[:, :1]
-        braking = torch.where(gap > STANDSTILL_M, asked_braking(gap, closing), torch.inf)
-        behind = on_lane & scene.valid & (offset > -(scene.length_m + scene.length_m[:, :1]) / 2)
-        return torch.where(behind, braking, 0.0)[:, 1:].amax(1) if behind.shape[1] > 1 else braking[:, 0] * 0.0

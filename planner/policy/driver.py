@@ -25,15 +25,32 @@ from drivecast.worldmodel.storage.checkpoint import config_from_dict, load_model
 
 
 class ReactiveDriver:
-    """Drives by the policy alone: it imagines nothing, and keeps to the nearest lane where the goal names none."""
+    """Drives by the policy alone: it imagines nothing.
+
+    Where the goal names no lane it takes the one of least energy if the policy has learned to foretell that
+    (`Policy.lanes`), otherwise it keeps to the nearest.
+
+    Args:
+        policy: The policy.
+        energy: What it was trained to lower; scores drives.
+        name: The driver's.
+        chooses: Choose lanes, if the policy can.
+    """
 
     history_steps = 2
 
-    def __init__(self, policy: Policy, energy: Energy, name: str = "policy") -> None:
-        self.policy, self.energy, self.name = policy, energy, name
+    def __init__(self, policy: Policy, energy: Energy, name: str = "policy", chooses: bool = True) -> None:
+        self.policy, self.energy, self.name, self.chooses = policy, energy, name, chooses
+        self._lane: Tensor | None = None
+        self._steps = 0
 
     def reset(self, scene: TrafficState, road: Road, goal: Goal) -> None:
-        pass
+        self._lane, self._steps = None, 0
+
+    @property
+    def chosen_lane(self) -> Tensor | None:
+        """The lane that each ego steers for, `(batch,)`; None before it has chosen."""
+        return self._lane
 
     @torch.no_grad()
     def act(self, history: TrafficState, road: Road, goal: Goal) -> Controls:
@@ -47,7 +64,27 @@ class ReactiveDriver:
         return next(self.policy.parameters()).device
 
     def _goal(self, history: TrafficState, road: Road, goal: Goal) -> Goal:
-        return goal
+        """What is asked of the controls: the goal, with the lane that is chosen where it names none."""
+        if not self.chooses:
+            return goal
+        if self._steps % self._every_steps == 0:
+            self._lane = self._choose_lane(history, road, goal)
+        self._steps += 1
+        if self._lane is None:
+            return goal
+        return replace(goal, lane=torch.where(goal.lane == NO_LANE, self._lane, goal.lane))
+
+    @property
+    def _every_steps(self) -> int:
+        return max(1, round(self.policy.config.lane_every_s / self.policy.config.dt_s))
+
+    def _choose_lane(self, history: TrafficState, road: Road, goal: Goal) -> Tensor | None:
+        if self.policy.lanes is None:
+            return None
+        scene, before = history[:, -1], history[:, -min(2, history.valid.shape[1])]
+        here = road.project(scene.position_m[:, :1]).lane[:, 0]
+        bound = here if self._lane is None else self._lane
+        return self.policy.lanes.choose(scene, before, road, goal, bound, self.policy.config.dt_s)
 
     def _control(self, scene: TrafficState, before: TrafficState, road: Road, goal: Goal) -> Controls:
         return self.policy(scene, before, road, goal)
@@ -56,10 +93,10 @@ class ReactiveDriver:
 class PolicyDriver(ReactiveDriver):
     """Drives by the policy, chooses lanes with a world model and shows what it imagines.
 
-    Where the goal names no lane, each decision imagines keeping the lane and moving to either neighbour, the policy
-    driving and the others answering by the world model, and takes the lane of least mean energy over futures drawn
-    from the prior: the energy of training but for its uncertainty, and with no lane preferred. The ego never chooses
-    the others' latent.
+    Where the goal names no lane and the policy has not learned to foretell lanes' energies, each decision imagines
+    keeping the lane and moving to either neighbour, the policy driving and the others answering by the world model, and
+    takes the lane of least mean energy over futures drawn from the prior: the energy of training but for its
+    uncertainty, and with no lane preferred. The ego never chooses the others' latent.
     """
 
     history_steps = 20
@@ -73,33 +110,20 @@ class PolicyDriver(ReactiveDriver):
         name: str = "policy",
         seed: int = 0,
     ) -> None:
-        super().__init__(policy, energy, name)
+        super().__init__(policy, energy, name, lane_choice.enabled)
         self.world_model, self.lane_choice, self.seed = world_model, lane_choice, seed
-        self._lane: Tensor | None = None
-        self._steps = 0
-
-    def reset(self, scene: TrafficState, road: Road, goal: Goal) -> None:
-        self._lane, self._steps = None, 0
-
-    @property
-    def chosen_lane(self) -> Tensor | None:
-        """The lane that each ego steers for, `(batch,)`; None before it has chosen."""
-        return self._lane
 
     def _noise(self) -> torch.Generator:
         """Noise of this moment: the same whatever was imagined before, and for whichever episodes it was."""
         return torch.Generator(self.device).manual_seed(self.seed + self._steps)
 
-    def _goal(self, history: TrafficState, road: Road, goal: Goal) -> Goal:
-        if not self.lane_choice.enabled:
-            return goal
-        if self._steps % self.lane_choice.every_steps == 0:
-            self._lane = self._choose_lane(history, road, goal)
-        self._steps += 1
-        assert self._lane is not None
-        return replace(goal, lane=torch.where(goal.lane == NO_LANE, self._lane, goal.lane))
+    @property
+    def _every_steps(self) -> int:
+        return self.lane_choice.every_steps if self.policy.lanes is None else super()._every_steps
 
-    def _choose_lane(self, history: TrafficState, road: Road, goal: Goal) -> Tensor:
+    def _choose_lane(self, history: TrafficState, road: Road, goal: Goal) -> Tensor | None:
+        if self.policy.lanes is not None:
+            return super()._choose_lane(history, road, goal)
         config = self.lane_choice
         history = pick_agents(history, nearest_indices(history[:, -1], config.max_agents - 1))
         here = road.project(history.position_m[:, -1, :1]).lane
@@ -189,6 +213,6 @@ def load_driver(
     beside = loaded.path.with_name(WORLD_MODEL_FILE)
     if beside.is_file():
         return PolicyDriver(policy, energy, load_world_model(beside, device), choice, name or f"policy:{path}")
-    if choice.enabled:
+    if choice.enabled and policy.lanes is None:
         raise InputError(f"{beside}: the policy's world model is missing, and it chooses lanes with it; put it back")
-    return ReactiveDriver(policy, energy, name or f"policy:{path}")
+    return ReactiveDriver(policy, energy, name or f"policy:{path}", choice.enabled)

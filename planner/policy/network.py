@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from drivecast.planner.manoeuvres.manoeuvre import Law, LawConfig, Manoeuvre, wished_mps, with_added
+from drivecast.planner.policy.lane_energy import LaneEnergy
 from drivecast.worldmodel.scene.kinematics import TURN_AT_LEAST_MPS, lateral_acceleration, steering_for
 from drivecast.worldmodel.scene.neighbours import FEATURES_PER_SLOT, SLOTS, find_neighbours
 from drivecast.worldmodel.scene.road import NO_LANE, Road
@@ -29,6 +32,15 @@ class PolicyConfig:
         sees_markings: Sees how far it is from the centre of the nearest lane, too, which jumps at a marking. While it
             keeps a lane that is the same as the distance from the goal's lane, and a policy that steers by it hangs
             on the marking when it is to change lane. Policies of before did.
+        feedback: `laws`: the network adds to what the planner's laws do on the goal's lane (IDM along the road, an
+            oscillator across it), up to `most_added_mps2`; `none`: it does all itself.
+        law: These laws. Their limits hold, and not those above.
+        time_gap_s: The laws' time gap, s.
+        most_added_mps2: Most that is added, along and across, m/s².
+        lane_hidden: Width of the network that foretells what a planner's search would find each lane to cost; 0: there
+            is none (`drivecast distil-planner` adds it).
+        lane_every_s: Time between two choices of a lane by it, s.
+        lane_imposed_mps2: It goes for no lane whose next behind would have to brake harder, m/s².
     """
 
     hidden: int = 128
@@ -37,9 +49,23 @@ class PolicyConfig:
     max_lateral_mps2: float = 3.0
     dt_s: float = 0.1
     sees_markings: bool = False
+    feedback: Literal["none", "laws"] = "none"
+    law: LawConfig = field(default_factory=LawConfig)
+    time_gap_s: float = 0.3
+    most_added_mps2: float = 2.0
+    lane_hidden: int = 0
+    lane_every_s: float = 0.5
+    lane_imposed_mps2: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "max_acceleration_mps2", "max_braking_mps2", "max_lateral_mps2", "dt_s"):
+        for name in (
+            "hidden",
+            "max_acceleration_mps2",
+            "max_braking_mps2",
+            "max_lateral_mps2",
+            "dt_s",
+            "most_added_mps2",
+        ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
 
@@ -50,7 +76,11 @@ def limited_lateral(steering_rad: Tensor, speed_mps: Tensor, length_m: Tensor) -
 
 
 class Policy(nn.Module):
-    """Deterministic policy on the ego's lane-relative state, its goal and its directional neighbours."""
+    """Deterministic policy on the ego's lane-relative state, its goal and its directional neighbours.
+
+    Attributes:
+        lanes: Chooses lanes, where it has learned to.
+    """
 
     def __init__(self, config: PolicyConfig) -> None:
         super().__init__()
@@ -65,18 +95,32 @@ class Policy(nn.Module):
         )
         last = self.net[-1]
         assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)  # an untrained policy keeps its speed and its heading
+        nn.init.zeros_(last.weight)  # an untrained policy keeps its speed and its heading, or to the laws
         nn.init.zeros_(last.bias)
+        self.lanes = LaneEnergy(config.lane_hidden, config.lane_imposed_mps2) if config.lane_hidden else None
 
     def forward(self, scene: TrafficState, before: TrafficState, road: Road, goal: Goal) -> Controls:
         """Controls `(batch,)` in `scene (batch, agent)`; `before` is one step ago (the same at a start)."""
         config = self.config
         raw = self.net(self._features(scene, before, road, goal))
         # bounded as tanh is, but its slope falls with the cube of `raw`, not exponentially: saturation can be unlearned
-        forward, sideways = (raw * (1.0 + raw**2).rsqrt()).unbind(-1)
+        bounded = raw * (1.0 + raw**2).rsqrt()
+        if config.feedback == "laws":
+            return self._lawful(scene, before, road, goal, config.most_added_mps2 * bounded)
+        forward, sideways = bounded.unbind(-1)
         acceleration = torch.where(forward > 0, config.max_acceleration_mps2, config.max_braking_mps2) * forward
         steering = steering_for(config.max_lateral_mps2 * sideways, scene.speed_mps[:, 0], scene.length_m[:, 0])
         return Controls(acceleration, steering)
+
+    def _lawful(self, scene: TrafficState, before: TrafficState, road: Road, goal: Goal, added: Tensor) -> Controls:
+        """What the laws do on the goal's lane, with `added (batch, 2)` m/s² along and across."""
+        config, law = self.config, self.config.law
+        nearest = road.project(scene.position_m[:, :1]).lane[:, 0]
+        lane = torch.where(goal.lane == NO_LANE, nearest, goal.lane)
+        gap = torch.full_like(goal.desired_speed_mps, config.time_gap_s)
+        keeping = Manoeuvre(lane, gap, wished_mps(goal, road, lane), torch.zeros_like(lane, dtype=torch.bool))
+        controls = with_added(Law(keeping, road, law).controls(scene), added, scene, law.acceleration_mps2)
+        return law.eased(controls, (scene.speed_mps[:, 0] - before.speed_mps[:, 0]) / config.dt_s, config.dt_s)
 
     def _features(self, scene: TrafficState, before: TrafficState, road: Road, goal: Goal) -> Tensor:
         nearest = road.project(scene.position_m[:, :1])

@@ -10,8 +10,8 @@ import torch
 from traffic_scenes import history_of, scene
 
 from drivecast.planner.imagination.world import ImaginedWorld
+from drivecast.planner.manoeuvres.manoeuvre import Law, LawConfig, Manoeuvre
 from drivecast.planner.planning.driver import GradientPlanner, PlannerConfig
-from drivecast.planner.planning.manoeuvre import Law, LawConfig, Manoeuvre
 from drivecast.planner.planning.refinement import Refinement, RefinementConfig
 from drivecast.planner.planning.search import SearchConfig
 from drivecast.worldmodel.errors import InputError

@@ -147,3 +147,10 @@ def wished_mps(goal: Goal, road: Road, lane: Tensor) -> Tensor:
     """The speed that is wanted on `lane (row,)`, within its limit, m/s."""
     limit = road.speed_limit(lane[:, None])[:, 0]
     return torch.minimum(goal.desired_speed_mps, torch.where(limit > 0, limit, torch.inf))
+
+
+def with_added(controls: Controls, added: Tensor, scene: TrafficState, most_mps2: float) -> Controls:
+    """Controls with `added (row, 2)` m/s² along and across; it speeds up by `most_mps2` at most."""
+    acceleration = (controls.acceleration_mps2 + added[:, 0]).clamp(-MAX_BRAKING_MPS2, most_mps2)
+    steering = controls.steering_rad + steering_for(added[:, 1], scene.speed_mps[:, 0], scene.length_m[:, 0])
+    return Controls(acceleration, steering)

@@ -1,0 +1,1 @@
+"""What an ego is up to, and the laws that carry it out."""
