@@ -23,12 +23,12 @@ def lanes_open(scene: TrafficState, road: Road, lane: Tensor, most_imposed_mps2:
     `most_imposed_mps2`.
     """
     beside = torch.cat([road.neighbour(lane[:, None], name)[:, 0] for name in SIDES])
-    twice = torch.arange(len(lane), device=lane.device).repeat(2)
+    twice = torch.arange(lane.shape[0], device=lane.device).repeat(2)  # len would be exported as a constant
     scene, road, own = scene[twice], road[twice], lane[twice]
     there = (beside != NO_LANE) & runs_beside(scene, road, beside) & touches(scene, road, beside, own)
     free = imposed_mps2(scene, road, beside) < most_imposed_mps2
-    left, right = torch.where(there & free, beside, NO_LANE).chunk(2)
-    return left, right
+    found = torch.where(there & free, beside, NO_LANE).view(2, -1)
+    return found[0], found[1]
 
 
 def imposed_mps2(scene: TrafficState, road: Road, lane: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,10 +46,10 @@ Inputs = Callable[[int, int], dict[str, Tensor]]  # by name, of so many episodes
 class ExportConfig:
     """Write a policy or a world model as ONNX, for any number of scenes, vehicles and lanes; check it, and time it.
 
-    Of a policy OUTPUT is the whole of it, from what the ego sees to its controls (its choice of lanes, which needs a
-    world model, is not in it: give `goal_lane`). Of a world model OUTPUT is one decision of everybody, and
-    OUTPUT-observe.onnx beside it takes in 2 s of history. Both are run in onnxruntime in scenes of highway-v0, and
-    must give what the model gives.
+    Of a policy OUTPUT is the whole of it, from what the ego sees to its controls, and to its lane if it has learned to
+    choose lanes (`distil-planner`); a choice in imagination is not in it: give `goal_lane`. Of a world model OUTPUT is
+    one decision of everybody, and OUTPUT-observe.onnx beside it takes in 2 s of history. Both are run in onnxruntime in
+    scenes of highway-v0, and must give what the model gives.
 
     Args:
         model: A policy or a world model: its file, its folder (a policy where there is one), pretrained:NAME (the
@@ -84,7 +85,8 @@ def run(config: ExportConfig, run: Run) -> None:
         refuse_foreign_file(file, _is_ours(file))
     if is_policy:
         policy = load_driver(path, lane_choice=False).policy
-        rows.append(_exported(PolicyGraph(policy), _policy_inputs, output, run))
+        graph = PolicyGraph(policy)
+        rows.append(_exported(graph, partial(_policy_inputs, names=graph.inputs), output, run))
     else:
         model = load_world_model(path)
 
@@ -216,14 +218,16 @@ def _observe_inputs(episodes: int, vehicles: int) -> dict[str, Tensor]:
     return {**_named(history, STATE, "history"), **_named(road, ROAD, "road")}
 
 
-def _policy_inputs(episodes: int, vehicles: int) -> dict[str, Tensor]:
+def _policy_inputs(episodes: int, vehicles: int, names: tuple[str, ...]) -> dict[str, Tensor]:
     history, road, goal = _scenes(episodes, vehicles)
-    return {
+    given = {
         **_named(history[:, -2:], STATE, "history"),
         **_named(road, ROAD, "road"),
         "desired_speed_mps": goal.desired_speed_mps,
         "goal_lane": goal.lane,
+        "bound_lane": road.project(history.position_m[:, -1, :1]).lane[:, 0],
     }
+    return {name: given[name] for name in names}
 
 
 @torch.no_grad()

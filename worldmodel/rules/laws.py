@@ -23,8 +23,7 @@ MOST_TURN_RAD = math.pi / 4  # of the heading away from the lane
 
 def not_zero(value: Tensor, least: float = 1e-2) -> Tensor:
     """`value`, kept `least` away from zero on its side (`utils.not_zero`); zero, -0.0 too, counts as positive."""
-    side = value.new_ones(()).copysign(value.detach() + 0.0)
-    return value.abs().clamp_min(least) * side
+    return value.abs().clamp_min(least) * torch.where(value.detach() >= 0.0, 1.0, -1.0)
 
 
 def wrap_to_pi(angle: Tensor) -> Tensor:

@@ -7,12 +7,15 @@ import torch
 
 from drivecast.planner.policy.driver import load_driver
 from drivecast.planner.policy.graph import PolicyGraph
+from drivecast.planner.policy.network import Policy, PolicyConfig
+from drivecast.planner.policy.training import POLICY_KIND
 from drivecast.scripts.tracking.run import ConsoleRun
 from drivecast.scripts.verbs import export
 from drivecast.scripts.verbs.export import TOLERANCE, ExportConfig, difference, run
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.graph import ObserveGraph, StepGraph
 from drivecast.worldmodel.forecaster.loading import FOLDER, load_world_model
+from drivecast.worldmodel.storage.checkpoint import save_model
 
 needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in export.PACKAGES), reason="needs the extra 'export'"
@@ -26,13 +29,37 @@ def test_a_policy_s_graph_steers_as_it_does_and_a_changed_policy_is_told_apart(t
     assert "policy.onnx" in capsys.readouterr().out
     assert export._is_ours(file)
     policy = load_driver(folder, lane_choice=False).policy
-    inputs = export._policy_inputs(5, 33)
+    inputs = export._policy_inputs(5, 33, PolicyGraph(policy).inputs)
     assert difference(PolicyGraph(policy), file, inputs) < TOLERANCE
     to_the_left = {**inputs, "goal_lane": torch.zeros_like(inputs["goal_lane"])}
     assert difference(PolicyGraph(policy), file, to_the_left) < TOLERANCE
     with torch.no_grad():
         policy.net[0].weight[0] += 0.01
     assert difference(PolicyGraph(policy), file, inputs) > TOLERANCE
+
+
+@needs_onnx
+def test_a_graph_chooses_lanes_as_a_policy_does_that_has_learned_to(tmp_path):
+    torch.manual_seed(0)
+    config = PolicyConfig(hidden=8, feedback="laws", lane_hidden=8)
+    policy, file = Policy(config), tmp_path / "policy.onnx"
+    extra = {"energy": {}, "lane_choice": {"enabled": True}}
+    save_model(tmp_path / "policy.safetensors", policy, POLICY_KIND, config, extra)
+    run(ExportConfig(str(tmp_path), file), ConsoleRun())
+    graph = PolicyGraph(policy)
+    assert (graph.inputs[-1], graph.outputs[-1]) == ("bound_lane", "lane")
+    inputs = export._policy_inputs(24, 33, graph.inputs)
+    assert difference(graph, file, inputs) < TOLERANCE
+    lanes = graph(*inputs.values())[-1]
+    assert len(set((lanes - inputs["bound_lane"]).tolist())) > 1, "some change lane, by weights that are drawn"
+    named = {**inputs, "goal_lane": torch.full_like(inputs["goal_lane"], 2)}
+    assert graph(*named.values())[-1].tolist() == [2] * 24
+    driver = load_driver(tmp_path)
+    history, road, goal = export._scenes(24, 33)
+    driver.reset(history[:, -1], road, goal)
+    controls = driver.act(history, road, goal)
+    torch.testing.assert_close(graph(*inputs.values())[0], controls.acceleration_mps2)
+    assert driver.chosen_lane.tolist() == lanes.tolist()
 
 
 @needs_onnx
