@@ -90,6 +90,14 @@ class EnergyConfig:
             raise ValueError(f"discount must lie in (0, 1], not {self.discount}")
 
 
+# of who keeps the room that is needed, not the room that is comfortable, and asks nothing of those behind
+PLANNING_ENERGY = EnergyConfig(
+    weights=EnergyWeights(proximity=1.0, lane=0.05, comfort=0.15, imposed=0.5, uncertainty=0.0),
+    proximity=costs.ProximityConfig(standstill_m=2.0, headway_s=0.2, braking_mps2=5.0),
+    discount=1.0,
+)
+
+
 class Energy:
     """E(trajectory) = sum over time of discount^t times the weighted sum of all terms.
 

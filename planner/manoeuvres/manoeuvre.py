@@ -26,8 +26,8 @@ class LawConfig:
     """How the ego carries a manoeuvre out.
 
     Args:
-        acceleration_mps2: IDM's acceleration from standing, and the most that anything is added up to, m/s²; nuPlan's
-            bound of comfort.
+        acceleration_mps2: IDM's acceleration from standing, and the most that anything is added up to, m/s²; well
+            within nuPlan's bound of comfort, 2.4.
         braking_mps2: IDM's comfortable braking, m/s² (positive).
         jam_gap_m: IDM's gap from bumper to bumper in a jam, m.
         exponent: IDM's, of the speed on a free road.
@@ -37,7 +37,7 @@ class LawConfig:
         rise_mps3: Its acceleration grows no faster than this, m/s³; to brake, it is free.
     """
 
-    acceleration_mps2: float = 2.4
+    acceleration_mps2: float = 2.0
     braking_mps2: float = 6.0
     jam_gap_m: float = 3.0
     exponent: float = 8.0

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from drivecast.planner.costs.energy import Energy, EnergyConfig, EnergyWeights
-from drivecast.planner.costs.terms import ProximityConfig
+from drivecast.planner.costs.energy import PLANNING_ENERGY, Energy, EnergyConfig
 from drivecast.planner.imagination.rule_world import RuleWorld
 from drivecast.planner.imagination.world import HeldWorld, World
 from drivecast.planner.manoeuvres.manoeuvre import LawConfig, Manoeuvre, with_added
@@ -27,11 +26,6 @@ from drivecast.worldmodel.scene.lane_neighbours import nearest_indices, pick_age
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
-PLANNING_ENERGY = EnergyConfig(
-    weights=EnergyWeights(proximity=1.0, lane=0.05, comfort=0.15, imposed=0.5, uncertainty=0.0),
-    proximity=ProximityConfig(standstill_m=2.0, headway_s=0.2, braking_mps2=5.0),
-    discount=1.0,
-)
 STRETCHES_PER_PIECE = 2  # the first one has few plans, and a rollout with its gradient takes as long as two
 
 

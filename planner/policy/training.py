@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from drivecast.planner.costs.energy import Energy, EnergyConfig
+from drivecast.planner.costs.energy import PLANNING_ENERGY, Energy, EnergyConfig
 from drivecast.planner.costs.trajectory import Trajectory
 from drivecast.planner.imagination.imagined_rollouts import Rollouts
 from drivecast.planner.imagination.starts import InteractionConfig, StartConfig, Starts
@@ -22,6 +22,7 @@ from drivecast.worldmodel.forecaster.loading import POLICY_FILE
 from drivecast.worldmodel.training.optimisation import BestModel, Log, Optimisation
 
 POLICY_KIND = "policy"
+MPUR_ENERGY = replace(PLANNING_ENERGY, weights=replace(PLANNING_ENERGY.weights, uncertainty=0.1))
 COLLAPSED_SHARE = 0.5  # of the controls at their limits: no traffic asks for that
 
 
@@ -75,7 +76,10 @@ class PolicyTrainingConfig(RolloutTrainingConfig):
         uncertainty: The uncertainty cost.
     """
 
+    steps: int = 200
+    others_listen: bool = False
     starts: StartConfig = field(default_factory=StartConfig)
+    energy: EnergyConfig = field(default_factory=lambda: MPUR_ENERGY)
     sample_latent: bool = True
     use_uncertainty: bool = True
     uncertainty: UncertaintyConfig = field(default_factory=UncertaintyConfig)

@@ -18,6 +18,7 @@ from drivecast.scripts.figures.report import Report, write_report
 from drivecast.scripts.tracking.mlflow_server import absolute_uri, tracking_uri
 from drivecast.scripts.tracking.provenance import config_yaml
 from drivecast.scripts.tracking.run import Run, TrackingConfig
+from drivecast.scripts.verbs.distil_planner import DistilPlannerConfig
 from drivecast.scripts.verbs.evaluate import EvaluateConfig
 from drivecast.scripts.verbs.forecast import ForecastConfig
 from drivecast.scripts.verbs.record import RecordConfig
@@ -34,7 +35,7 @@ RUN = "run"  # in stages.json, beside the verbs: the demo's own run
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """Record simulated traffic, train a world model and a policy, evaluate, replay and report.
+    """Record simulated traffic, train a world model and a policy, let the planner teach it, evaluate, replay, report.
 
     What is done already with the same settings is not done again; a training that was interrupted goes on. The paths
     of the stages (their output, data and models) are set by the demo and lie in OUTPUT.
@@ -45,6 +46,7 @@ class DemoConfig:
         train_world_model: The world model.
         forecast: Its forecasts, on recordings it did not see.
         train_policy: The policy.
+        distil_planner: What the planner teaches it.
         evaluate: The closed loop; the policy, and the planner around the world model, are added to its drivers.
         tracking: Where the stages are recorded, each as a run.
     """
@@ -54,6 +56,7 @@ class DemoConfig:
     train_world_model: TrainWorldModelConfig = field(default_factory=lambda: TrainWorldModelConfig([HERE], HERE))
     forecast: ForecastConfig = field(default_factory=lambda: ForecastConfig("", HERE, HERE))
     train_policy: TrainPolicyConfig = field(default_factory=lambda: TrainPolicyConfig("", [HERE], HERE))
+    distil_planner: DistilPlannerConfig = field(default_factory=lambda: DistilPlannerConfig("", HERE))
     evaluate: EvaluateConfig = field(default_factory=lambda: EvaluateConfig(HERE, environment=["highway-v0"]))
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
@@ -127,7 +130,7 @@ def _digest(config: object) -> str:
 def run(config: DemoConfig, run: Run) -> None:
     """Do what is not done yet; say where everything is."""
     started_s = time.monotonic()
-    stages = Stages(config.output, run, config.tracking, total=6)
+    stages = Stages(config.output, run, config.tracking, total=7)
     with recorded_run("demo", config, config.tracking, _console(run), True, stages.run_before(config)) as recorded:
         recorded.begin()
         stages.go_under(recorded.journal.run, config)
@@ -141,7 +144,9 @@ def run(config: DemoConfig, run: Run) -> None:
 def _do(config: DemoConfig, stages: Stages) -> tuple[Path, Path]:
     """All stages; the report and the index of the replays."""
     output = config.output
-    traffic, models, policies = output / "traffic", output / "world-model", output / "policy"
+    traffic, models, reactive, policies = (
+        output / name for name in ("traffic", "world-model", "reactive-policy", "policy")
+    )
     forecasts, evaluation, replays = output / "forecast", output / "evaluation", output / "replays"
     model, policy = models / WORLD_MODEL_FILE, policies / POLICY_FILE
 
@@ -150,8 +155,10 @@ def _do(config: DemoConfig, stages: Stages) -> tuple[Path, Path]:
     stages.do("train-world-model", world_model, models, model)
     forecast = replace(config.forecast, model=str(model), data=traffic, output=forecasts)
     stages.do("forecast", forecast, forecasts, forecasts / "forecast.json")
-    training = replace(config.train_policy, world_model=str(model), data=[traffic], output=policies)
-    stages.do("train-policy", training, policies, policy)
+    training = replace(config.train_policy, world_model=str(model), data=[traffic], output=reactive)
+    stages.do("train-policy", training, reactive, reactive / POLICY_FILE)
+    lessons = replace(config.distil_planner, policy=str(reactive), output=policies)
+    stages.do("distil-planner", lessons, policies, policy)
     own = [f"policy:{policy}", f"planner:{model}"]
     drivers = [*own, *(name for name in config.evaluate.driver if name.partition(":")[0] not in ("policy", "planner"))]
     closed_loop = replace(config.evaluate, driver=drivers, output=evaluation)
@@ -174,7 +181,8 @@ def _figures(output: Path) -> list[tuple[str, Path]]:
         ("Collisions against speed", output / "evaluation" / "collisions.png"),
         ("Recorded futures and sampled ones", output / "forecast" / "forecasts.png"),
         ("Training of the world model", output / "world-model" / "training-curves.png"),
-        ("Training of the policy", output / "policy" / "training-curves.png"),
+        ("Training of the policy", output / "reactive-policy" / "training-curves.png"),
+        ("What the planner taught it", output / "policy" / "distillation.png"),
     ]
     return [(title, path) for title, path in named if path.exists()]
 

@@ -78,7 +78,7 @@ class DistilPlannerConfig:
     data: list[Path] = field(default_factory=list)
     desired_speed_mps: tuple[float, float] = (18.0, 32.0)
     rounds: int = 5
-    episodes: int = 192
+    episodes: int = 120
     searched_share: float = 0.2
     hidden: int = 256
     seed: int = 0

@@ -52,7 +52,7 @@ class TrainPolicyConfig:
     output: Path
     seed: int = 0
     device: str = "cpu"
-    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    policy: PolicyConfig = field(default_factory=lambda: PolicyConfig(feedback="laws"))
     training: PolicyTrainingConfig = field(default_factory=PolicyTrainingConfig)
     name: str = "policy"
 

@@ -209,7 +209,7 @@ def test_its_acceleration_grows_step_by_step_and_brakes_at_once(model):
     calm = replace(FREE, law=LawConfig(rise_mps3=5.0))
     _, controls = decided(model, free, config=calm)
     torch.testing.assert_close(controls.acceleration_mps2, torch.tensor([0.5]))
-    assert decided(model, free, config=replace(FREE, law=LawConfig(rise_mps3=1e6)))[1].acceleration_mps2 > 2.0
+    assert decided(model, free, config=replace(FREE, law=LawConfig(rise_mps3=1e6)))[1].acceleration_mps2 > 1.9
     assert decided(model, blocked, lanes=1, config=calm)[1].acceleration_mps2 < -6
     speeds = driven(model, free, 1.0, calm).speed_mps[0, :, 0]
     torch.testing.assert_close(speeds.diff().diff()[:3], torch.full((3,), 0.05), atol=2e-3, rtol=0)
