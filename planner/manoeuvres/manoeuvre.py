@@ -18,6 +18,7 @@ from drivecast.worldmodel.scene.road import Road, RoadPosition
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState, _TensorRecord
 
 LEAST_GAP_M = 0.1
+SETTLING_S = 0.5  # in which a speed that is nearly reached is reached
 PURSUIT_S = 0.3  # the lane's heading is taken so far ahead
 
 
@@ -149,8 +150,15 @@ def wished_mps(goal: Goal, road: Road, lane: Tensor) -> Tensor:
     return torch.minimum(goal.desired_speed_mps, torch.where(limit > 0, limit, torch.inf))
 
 
-def with_added(controls: Controls, added: Tensor, scene: TrafficState, most_mps2: float) -> Controls:
-    """Controls with `added (row, 2)` m/s² along and across; it speeds up by `most_mps2` at most."""
-    acceleration = (controls.acceleration_mps2 + added[:, 0]).clamp(-MAX_BRAKING_MPS2, most_mps2)
+def with_added(
+    controls: Controls, added: Tensor, scene: TrafficState, manoeuvre: Manoeuvre, law: LawConfig
+) -> Controls:
+    """Controls of a law with `added (row, 2)` m/s² along and across.
+
+    It speeds up by the law's acceleration at most, and what is added leads to no speed beyond the one that is wished.
+    """
+    faster = (controls.acceleration_mps2 + added[:, 0]).clamp(-MAX_BRAKING_MPS2, law.acceleration_mps2)
+    settling = (manoeuvre.wish_mps - scene.speed_mps[:, 0]) / SETTLING_S
+    acceleration = faster.minimum(settling.maximum(controls.acceleration_mps2))
     steering = controls.steering_rad + steering_for(added[:, 1], scene.speed_mps[:, 0], scene.length_m[:, 0])
     return Controls(acceleration, steering)

@@ -153,7 +153,7 @@ class Planner(ABC):
         controls = self.search.laws(driven.plan, driven.lanes, road, self._steps - driven.found_at)(0, scene)
         since = min(self._steps - driven.refined_at, driven.added.shape[1] - 1)
         self._steps += 1
-        controls = with_added(controls, driven.added[:, since], scene, self.config.law.acceleration_mps2)
+        controls = with_added(controls, driven.added[:, since], scene, driven.plan, self.config.law)
         before = history.speed_mps[:, -min(2, history.valid.shape[1]), 0]
         return self.config.law.eased(controls, (scene.speed_mps[:, 0] - before) / self.dt_s, self.dt_s).to(given)
 

@@ -79,10 +79,11 @@ class KnotCosts:
         of_row = of_trial.repeat_interleave(futures)
         world = world.picked(row)
         added = self.between(knots).flatten(0, 1).repeat_interleave(futures, 0)
-        laws = search.laws(plan[of_row], lanes[of_row], world.road, begun)
+        plan = plan[of_row]
+        laws = search.laws(plan, lanes[of_row], world.road, begun)
 
         def control(step: int) -> Controls:
-            return with_added(laws(step, world.scene), added[:, step], world.scene, search.law.acceleration_mps2)
+            return with_added(laws(step, world.scene), added[:, step], world.scene, plan, search.law)
 
         terms, _ = search.unroll(world, goal, of_trial, self.steps, control, 0)
         contact = terms.pop("contact")

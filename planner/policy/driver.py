@@ -17,11 +17,13 @@ from drivecast.planner.policy.training import POLICY_KIND
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.loading import WORLD_MODEL_FILE, load_world_model
 from drivecast.worldmodel.forecaster.model import WorldModel
-from drivecast.worldmodel.scene.driver import Imagination
+from drivecast.worldmodel.scene.driver import Imagination, Weighed
 from drivecast.worldmodel.scene.lane_neighbours import nearest_indices, pick_agents
 from drivecast.worldmodel.scene.road import NO_LANE, Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 from drivecast.worldmodel.storage.checkpoint import config_from_dict, load_model
+
+SHOWN_EVERY_S = 0.5
 
 
 class ReactiveDriver:
@@ -42,10 +44,11 @@ class ReactiveDriver:
     def __init__(self, policy: Policy, energy: Energy, name: str = "policy", chooses: bool = True) -> None:
         self.policy, self.energy, self.name, self.chooses = policy, energy, name, chooses
         self._lane: Tensor | None = None
+        self._offered: tuple[Tensor, Tensor] | None = None  # lanes and energies of the last choice
         self._steps = 0
 
     def reset(self, scene: TrafficState, road: Road, goal: Goal) -> None:
-        self._lane, self._steps = None, 0
+        self._lane, self._offered, self._steps = None, None, 0
 
     @property
     def chosen_lane(self) -> Tensor | None:
@@ -84,7 +87,9 @@ class ReactiveDriver:
         scene, before = history[:, -1], history[:, -min(2, history.valid.shape[1])]
         here = road.project(scene.position_m[:, :1]).lane[:, 0]
         bound = here if self._lane is None else self._lane
-        return self.policy.lanes.choose(scene, before, road, goal, bound, self.policy.config.dt_s)
+        self._offered = self.policy.lanes.offered(scene, before, road, goal, bound, self.policy.config.dt_s)
+        lanes, energy = self._offered
+        return lanes.gather(1, energy.argmin(1, keepdim=True))[:, 0]
 
     def _control(self, scene: TrafficState, before: TrafficState, road: Road, goal: Goal) -> Controls:
         return self.policy(scene, before, road, goal)
@@ -191,6 +196,32 @@ class PolicyDriver(ReactiveDriver):
             plan_m=plan.states.position_m[:, :, 0].to(given),
             futures_m=sampled.states.position_m.view(batch, samples, steps, -1, 2).to(given),
             cost={name: values.view(batch, samples, steps).mean(1).to(given) for name, values in terms.items()},
+            weighed=self._weighed(history, road, goal, steps),
+        )
+
+    def _weighed(self, history: TrafficState, road: Road, goal: Goal, steps: int) -> Weighed | None:
+        """The lanes that were offered at the last choice: where each would lead from here, and its foretold energy."""
+        if self._offered is None:
+            return None
+        lanes, energy = self._offered
+        order = energy.argsort(dim=1, stable=True)
+        lanes, energy = lanes.gather(1, order), energy.gather(1, order)
+        offered = energy.isfinite()
+        episode, place = offered.nonzero(as_tuple=True)
+        wanted = Goal(goal.desired_speed_mps[episode], lanes[episode, place])
+        driven = self._imagine(history, road, episode, wanted, steps, 0).states.position_m[:, :, 0]
+        every = max(1, round(SHOWN_EVERY_S / self.policy.config.dt_s))
+        path = driven.new_full((*lanes.shape, len(range(every - 1, steps, every)), 2), torch.nan)
+        path[episode, place] = driven[:, every - 1 :: every]
+        above = torch.where(offered, energy - energy[:, :1], torch.nan)  # of foretold energies only differences count
+        return Weighed(
+            path_m=path,
+            energy=above,
+            cost={"foretold": above},
+            lanes=torch.where(offered, lanes, NO_LANE)[..., None],
+            brakes=torch.zeros_like(offered),
+            every=every,
+            ago=0,
         )
 
 

@@ -42,15 +42,24 @@ class LaneEnergy(nn.Module):
         """Energies `(batch, CHOICES)` of what is seen, `view (batch, VIEW_SIZE)`; only their differences count."""
         return self.net(view)
 
-    def choose(
+    def offered(
         self, scene: TrafficState, before: TrafficState, road: Road, goal: Goal, bound: Tensor, dt_s: float
-    ) -> Tensor:
-        """The lane of least energy, long `(batch,)`, among those that are open and the one it is `bound` for."""
+    ) -> tuple[Tensor, Tensor]:
+        """The lanes to choose from and their energies, `(batch, CHOICES)` each; infinite where one is not open.
+
+        Open are the lane that the ego is on, those beside it that have room, and the one it is `bound (batch,)` for.
+        """
         here = road.project(scene.position_m[:, :1]).lane[:, 0]
         lanes = choices(road, here)
         left, right = lanes_open(scene, road, here, self.imposed_mps2)
         is_open = torch.stack([left != NO_LANE, torch.ones_like(here, dtype=torch.bool), right != NO_LANE], 1)
         is_open |= (lanes == bound[:, None]) & (lanes != NO_LANE)
         energy = self(lane_view(scene, before, road, goal, here, bound, dt_s))
-        best = torch.where(is_open, energy, torch.inf).argmin(1, keepdim=True)
-        return lanes.gather(1, best)[:, 0]
+        return lanes, torch.where(is_open, energy, torch.inf)
+
+    def choose(
+        self, scene: TrafficState, before: TrafficState, road: Road, goal: Goal, bound: Tensor, dt_s: float
+    ) -> Tensor:
+        """The lane of least energy of those that are `offered`, long `(batch,)`."""
+        lanes, energy = self.offered(scene, before, road, goal, bound, dt_s)
+        return lanes.gather(1, energy.argmin(1, keepdim=True))[:, 0]

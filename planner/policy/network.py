@@ -119,7 +119,7 @@ class Policy(nn.Module):
         lane = torch.where(goal.lane == NO_LANE, nearest, goal.lane)
         gap = torch.full_like(goal.desired_speed_mps, config.time_gap_s)
         keeping = Manoeuvre(lane, gap, wished_mps(goal, road, lane), torch.zeros_like(lane, dtype=torch.bool))
-        controls = with_added(Law(keeping, road, law).controls(scene), added, scene, law.acceleration_mps2)
+        controls = with_added(Law(keeping, road, law).controls(scene), added, scene, keeping, law)
         return law.eased(controls, (scene.speed_mps[:, 0] - before.speed_mps[:, 0]) / config.dt_s, config.dt_s)
 
     def _features(self, scene: TrafficState, before: TrafficState, road: Road, goal: Goal) -> Tensor:

@@ -12,7 +12,8 @@ from drivecast.planner.costs.energy import Energy, EnergyConfig
 from drivecast.planner.distillation.fitting import FittingConfig, examined, fit, lesson_loss
 from drivecast.planner.distillation.teacher import TaughtDriver, of_choices
 from drivecast.planner.planning.driver import GradientPlanner, PlannerConfig
-from drivecast.planner.policy.driver import ReactiveDriver
+from drivecast.planner.policy.driver import PolicyDriver, ReactiveDriver
+from drivecast.planner.policy.lane_choice import LaneChoiceConfig
 from drivecast.planner.policy.lane_energy import LaneEnergy, choices
 from drivecast.planner.policy.lane_view import OWN_DRIFT, VIEW_SIZE, lane_view, mirrored_view
 from drivecast.planner.policy.network import Policy, PolicyConfig
@@ -174,3 +175,25 @@ def test_an_episode_that_is_over_teaches_nothing_more():
     for _ in range(16):  # it stands still, as one that is over does
         teacher.act(history_of(present, 3)[:, [-1, -1, -1]], road, goal)
     assert len(teacher.lessons[0]) == 1
+
+
+def test_the_lanes_that_were_offered_are_shown_with_what_they_would_cost():
+    torch.manual_seed(3)
+    model = WorldModel(WorldModelConfig(hidden=8, latent_dims=2)).eval().requires_grad_(False)
+    policy = Policy(replace(LAWS, lane_hidden=8)).eval()
+    driver = PolicyDriver(policy, ENERGY, model, LaneChoiceConfig())
+    road = Road.straight(2, start_m=-1000.0)[[0, 0]]
+    present = TrafficState.cat([scene((0, 0, 25), (30, 0, 20)), scene((0, 0, 25), (2, -4, 25))])
+    goal, history = goal_of(2), history_of(present, 3)
+    driver.reset(present, road, goal)
+    assert driver.imagine(history, road, goal, samples=2, steps=20).weighed is None, "nothing was chosen yet"
+    driver.act(history, road, goal)
+    shown = driver.imagine(history, road, goal, samples=2, steps=20).weighed
+    assert shown.path_m.shape == (2, 3, 4, 2)
+    assert shown.lanes[:, 0, 0].tolist() == driver.chosen_lane.tolist()
+    assert shown.energy[:, 0].tolist() == [0.0, 0.0]
+    assert shown.energy[0, 1] > 0
+    assert shown.energy.isnan().tolist() == [[False, False, True], [False, True, True]], "beside a car, one is offered"
+    ends = {lane: path for lane, path in zip(shown.lanes[0, :2, 0].tolist(), shown.path_m[0, :2, -1, 1], strict=True)}
+    assert ends[0] == pytest.approx(0.0, abs=0.1)
+    assert ends[1] < -2.0, "the path of each leads to its lane"
