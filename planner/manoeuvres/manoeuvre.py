@@ -18,6 +18,7 @@ from drivecast.worldmodel.scene.road import Road, RoadPosition
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState, _TensorRecord
 
 LEAST_GAP_M = 0.1
+SOFT_MPS2, HARD_MPS2 = 2.0, 5.0  # braking
 SETTLING_S = 0.5  # in which a speed that is nearly reached is reached
 PURSUIT_S = 0.3  # the lane's heading is taken so far ahead
 
@@ -155,9 +156,12 @@ def with_added(
 ) -> Controls:
     """Controls of a law with `added (row, 2)` m/s² along and across.
 
-    It speeds up by the law's acceleration at most, and what is added leads to no speed beyond the one that is wished.
+    It speeds up by the law's acceleration at most, and what is added leads to no speed beyond the one that is wished. Of
+    hard braking nothing is taken back: less and less from `SOFT_MPS2` on, nothing from `HARD_MPS2`.
     """
-    faster = (controls.acceleration_mps2 + added[:, 0]).clamp(-MAX_BRAKING_MPS2, law.acceleration_mps2)
+    soft = ((controls.acceleration_mps2.detach() + HARD_MPS2) / (HARD_MPS2 - SOFT_MPS2)).clamp(0.0, 1.0)
+    along = added[:, 0].clamp_max(0.0) + added[:, 0].clamp_min(0.0) * soft
+    faster = (controls.acceleration_mps2 + along).clamp(-MAX_BRAKING_MPS2, law.acceleration_mps2)
     settling = (manoeuvre.wish_mps - scene.speed_mps[:, 0]) / SETTLING_S
     acceleration = faster.minimum(settling.maximum(controls.acceleration_mps2))
     steering = controls.steering_rad + steering_for(added[:, 1], scene.speed_mps[:, 0], scene.length_m[:, 0])

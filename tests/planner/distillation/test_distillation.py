@@ -11,6 +11,7 @@ from traffic_scenes import history_of, scene
 from drivecast.planner.costs.energy import Energy, EnergyConfig
 from drivecast.planner.distillation.fitting import FittingConfig, examined, fit, lesson_loss
 from drivecast.planner.distillation.teacher import TaughtDriver, of_choices
+from drivecast.planner.manoeuvres.manoeuvre import LawConfig, Manoeuvre, with_added
 from drivecast.planner.planning.driver import GradientPlanner, PlannerConfig
 from drivecast.planner.policy.driver import PolicyDriver, ReactiveDriver
 from drivecast.planner.policy.lane_choice import LaneChoiceConfig
@@ -21,7 +22,7 @@ from drivecast.worldmodel.forecaster.model import WorldModel, WorldModelConfig
 from drivecast.worldmodel.recordings.sampling import mirrored, mirrored_road
 from drivecast.worldmodel.scene.kinematics import drive
 from drivecast.worldmodel.scene.road import Road
-from drivecast.worldmodel.scene.traffic import Goal, TrafficState
+from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
 LAWS = PolicyConfig(hidden=8, feedback="laws")
 ENERGY = Energy(EnergyConfig())
@@ -139,6 +140,24 @@ def test_what_is_added_to_the_laws_is_bounded_and_the_gradient_reaches_it():
     assert pushed.steering_rad > plain.steering_rad
     pushed.steering_rad.sum().backward()
     assert policy.net[-1].weight.grad.abs().sum() > 0
+
+
+def test_of_hard_braking_nothing_is_taken_back_and_no_wish_is_exceeded():
+    def driven_at(law_mps2: float, added_mps2: float, speed_mps: float = 25.0, wish_mps: float = 30.0) -> float:
+        present, one = scene((0, 0, speed_mps)), torch.ones(1)
+        keeping = Manoeuvre(torch.zeros(1, dtype=torch.long), one, wish_mps * one, torch.zeros(1, dtype=torch.bool))
+        controls = Controls(law_mps2 * one, 0.0 * one)
+        added = with_added(controls, torch.tensor([[added_mps2, 0.0]]), present, keeping, LawConfig())
+        return float(added.acceleration_mps2)
+
+    assert driven_at(-8.0, 2.0) == -8.0, "a wall ahead"
+    assert driven_at(-5.0, 2.0) == -5.0
+    assert driven_at(-1.0, 2.0) == 1.0
+    assert driven_at(-3.5, 2.0) == pytest.approx(-2.5)
+    assert driven_at(-7.0, -2.0) == -8.0, "braking harder is free"
+    assert driven_at(1.0, 2.0) == 2.0, "the law's own limit"
+    assert driven_at(0.2, 2.0, speed_mps=29.8) == pytest.approx(0.4)
+    assert driven_at(-0.4, 2.0, speed_mps=30.5) == pytest.approx(-0.4), "what the law does is not undone either"
 
 
 def test_taught_by_the_search_the_policy_overtakes_where_it_did_not():
