@@ -156,8 +156,8 @@ def with_added(
 ) -> Controls:
     """Controls of a law with `added (row, 2)` m/s² along and across.
 
-    It speeds up by the law's acceleration at most, and what is added leads to no speed beyond the one that is wished. Of
-    hard braking nothing is taken back: less and less from `SOFT_MPS2` on, nothing from `HARD_MPS2`.
+    It speeds up by the law's acceleration at most, and what is added leads to no speed beyond the one that is wished.
+    Of hard braking nothing is taken back: less and less from `SOFT_MPS2` on, nothing from `HARD_MPS2`.
     """
     soft = ((controls.acceleration_mps2.detach() + HARD_MPS2) / (HARD_MPS2 - SOFT_MPS2)).clamp(0.0, 1.0)
     along = added[:, 0].clamp_max(0.0) + added[:, 0].clamp_min(0.0) * soft
