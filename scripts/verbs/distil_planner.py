@@ -170,12 +170,18 @@ def _teach(
         if (before := _read(_file(folder, part))) is not None:
             done[part.number] = before
     waiting = [part for part in parts if part.number not in done]
-    with run.progress(sum(len(part.seeds) for part in parts), what) as progress:
-        progress.advance(sum(len(part.seeds) for part in parts) - sum(len(part.seeds) for part in waiting))
-        for part, taught in workers.run(teach, waiting):
-            _write(_file(folder, part), taught)
-            done[part.number] = taught
-            progress.advance(len(part.seeds), collisions=sum(one.drive["collisions"] for one in done.values()))
+    episodes, left = (sum(len(part.seeds) for part in some) for some in (parts, waiting))
+    try:
+        with run.progress(episodes, what) as progress:
+            progress.advance(episodes - left)
+            for part, taught in workers.run(teach, waiting):
+                _write(_file(folder, part), taught)
+                done[part.number] = taught
+                left -= len(part.seeds)
+                progress.advance(len(part.seeds), collisions=sum(one.drive["collisions"] for one in done.values()))
+    except KeyboardInterrupt:
+        run.say(f"stopped in {what}; the same command goes on with the {episodes - left} episodes of it that are done")
+        raise
     return [(part, done[part.number]) for part in parts]
 
 
