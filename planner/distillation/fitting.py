@@ -23,7 +23,7 @@ class FittingConfig:
         epochs: Passes over all lessons.
         batch: Lessons of a step.
         learning_rate: Peak of AdamW's learning rate.
-        weight_decay: AdamW's.
+        weight_decay: AdamW's; it keeps the network from learning few lessons by heart.
     """
 
     epochs: int = 40

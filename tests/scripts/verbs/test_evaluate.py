@@ -320,8 +320,9 @@ def test_a_planner_drives_around_a_world_model_by_its_path_its_policy_or_its_nam
     assert located("pretrained-planner:highway") == located("planner:pretrained:highway")
     assert located("sampling-planner:pretrained:highway").startswith("sampling-planner:/")
     assert located("pretrained:highway") == located("policy:pretrained:highway")
-    with pytest.raises(InputError, match="pretrained:us101: no such model comes with drivecast; it has pretrained:"):
-        located("pretrained:us101")
+    with pytest.raises(InputError, match="pretrained:mars: no such model comes with drivecast; it has pretrained:"):
+        located("pretrained:mars")
+    assert located("pretrained:us101").endswith("us101/policy.safetensors")
     with pytest.raises(InputError, match="pretrained:mars: no such model"):
         located("planner:pretrained:mars")
     with pytest.raises(InputError, match="no file or folder /nowhere"):
