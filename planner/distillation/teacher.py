@@ -9,7 +9,7 @@ from torch import Tensor
 
 from drivecast.planner.planning.driver import GradientPlanner
 from drivecast.planner.planning.search import Found
-from drivecast.planner.policy.lane_energy import choices
+from drivecast.planner.policy.lane_energy import CHOICES, choices, least
 from drivecast.planner.policy.lane_view import VIEW_SIZE, lane_view
 from drivecast.planner.policy.network import Policy
 from drivecast.worldmodel.scene.road import NO_LANE, Road
@@ -58,7 +58,7 @@ class TaughtDriver:
     def lessons(self) -> tuple[Tensor, Tensor]:
         """What was seen, `(moment, VIEW_SIZE)`, and what each choice costs, `(moment, CHOICES)`; infinite: no way."""
         if not self._views:
-            return torch.zeros(0, VIEW_SIZE), torch.zeros(0, 3)
+            return torch.zeros(0, VIEW_SIZE), torch.zeros(0, CHOICES)
         return torch.cat(self._views), torch.cat(self._energies)
 
     @torch.no_grad()
@@ -81,8 +81,7 @@ class TaughtDriver:
         dt_s = self.policy.config.dt_s
         self._views.append(lane_view(scene, before, road, goal, here, bound, dt_s)[tells].cpu())
         self._energies.append(energies[tells].cpu())
-        best = lanes.gather(1, energies.argmin(1, keepdim=True))[:, 0]
-        best = torch.where(energies.isfinite().any(1), best, here)
+        best = torch.where(energies.isfinite().any(1), least(lanes, energies), here)
         own = best
         if self.policy.lanes is not None:
             own = self.policy.lanes.choose(scene, before, road, goal, bound, dt_s)

@@ -82,6 +82,12 @@ class Manoeuvre(_TensorRecord):
         return self.map(lambda values: values.repeat_interleave(times, 0))
 
 
+def keeping(goal: Goal, road: Road, lane: Tensor, time_gap_s: float) -> Manoeuvre:
+    """To keep to `lane (row,)`, as fast as is wished there."""
+    gap = torch.full_like(goal.desired_speed_mps, time_gap_s)
+    return Manoeuvre(lane, gap, wished_mps(goal, road, lane), torch.zeros_like(lane, dtype=torch.bool))
+
+
 class Law:
     """Carries manoeuvres out on a road, `(row,)`; differentiable in where everybody is.
 

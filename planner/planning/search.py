@@ -11,7 +11,7 @@ from torch import Tensor
 from drivecast.planner.costs.energy import Energy
 from drivecast.planner.costs.trajectory import Trajectory
 from drivecast.planner.imagination.world import World
-from drivecast.planner.manoeuvres.manoeuvre import Law, LawConfig, Manoeuvre, wished_mps
+from drivecast.planner.manoeuvres.manoeuvre import Law, LawConfig, Manoeuvre, keeping, wished_mps
 from drivecast.planner.manoeuvres.open_lanes import lanes_open
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.scene.contact import ego_separation_m, separation_m
@@ -227,8 +227,7 @@ class ManoeuvreSearch:
 
     def keeping(self, goal: Goal, road: Road, lane: Tensor) -> Manoeuvre:
         """Keeping `lane (episode,)` at the first of the time gaps."""
-        gap = torch.full_like(goal.desired_speed_mps, self.config.time_gaps_s[0])
-        return Manoeuvre(lane, gap, wished_mps(goal, road, lane), torch.zeros_like(lane, dtype=torch.bool))
+        return keeping(goal, road, lane, self.config.time_gaps_s[0])
 
     def _begun(self, world: World, goal: Goal, bound: Tensor) -> _Plans:
         """The choices of now: the lane that is steered for, the one that it is on and those beside, and to brake."""

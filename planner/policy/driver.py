@@ -12,6 +12,7 @@ from drivecast.planner.costs.energy import Energy, EnergyConfig
 from drivecast.planner.costs.trajectory import Trajectory
 from drivecast.planner.imagination.rollout import imagine
 from drivecast.planner.policy.lane_choice import LaneChoiceConfig
+from drivecast.planner.policy.lane_energy import least
 from drivecast.planner.policy.network import BEFORE_IT_WAS_SAID, Policy, PolicyConfig
 from drivecast.planner.policy.training import POLICY_KIND
 from drivecast.worldmodel.errors import InputError
@@ -88,8 +89,7 @@ class ReactiveDriver:
         here = road.project(scene.position_m[:, :1]).lane[:, 0]
         bound = here if self._lane is None else self._lane
         self._offered = self.policy.lanes.offered(scene, before, road, goal, bound, self.policy.config.dt_s)
-        lanes, energy = self._offered
-        return lanes.gather(1, energy.argmin(1, keepdim=True))[:, 0]
+        return least(*self._offered)
 
     def _control(self, scene: TrafficState, before: TrafficState, road: Road, goal: Goal) -> Controls:
         return self.policy(scene, before, road, goal)

@@ -19,6 +19,11 @@ def choices(road: Road, here: Tensor) -> Tensor:
     return torch.stack([left, here, right], 1)
 
 
+def least(lanes: Tensor, energy: Tensor) -> Tensor:
+    """Of `lanes (batch, choice)` the one of least `energy (batch, choice)`, `(batch,)`."""
+    return lanes.gather(1, energy.argmin(1, keepdim=True))[:, 0]
+
+
 class LaneEnergy(nn.Module):
     """An energy over lanes, learned from those that a planner's search finds (`planner/distillation`).
 
@@ -61,5 +66,4 @@ class LaneEnergy(nn.Module):
         self, scene: TrafficState, before: TrafficState, road: Road, goal: Goal, bound: Tensor, dt_s: float
     ) -> Tensor:
         """The lane of least energy of those that are `offered`, long `(batch,)`."""
-        lanes, energy = self.offered(scene, before, road, goal, bound, dt_s)
-        return lanes.gather(1, energy.argmin(1, keepdim=True))[:, 0]
+        return least(*self.offered(scene, before, road, goal, bound, dt_s))

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from drivecast.planner.manoeuvres.manoeuvre import Law, LawConfig, Manoeuvre, wished_mps, with_added
+from drivecast.planner.manoeuvres.manoeuvre import Law, LawConfig, keeping, with_added
 from drivecast.planner.policy.lane_energy import LaneEnergy
 from drivecast.worldmodel.scene.kinematics import TURN_AT_LEAST_MPS, lateral_acceleration, steering_for
 from drivecast.worldmodel.scene.neighbours import FEATURES_PER_SLOT, SLOTS, find_neighbours
@@ -65,9 +65,12 @@ class PolicyConfig:
             "max_lateral_mps2",
             "dt_s",
             "most_added_mps2",
+            "lane_every_s",
         ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        if self.lane_hidden < 0 or self.time_gap_s < 0:
+            raise ValueError("lane_hidden and time_gap_s must not be negative")
 
 
 def limited_lateral(steering_rad: Tensor, speed_mps: Tensor, length_m: Tensor) -> Tensor:
@@ -117,9 +120,8 @@ class Policy(nn.Module):
         config, law = self.config, self.config.law
         nearest = road.project(scene.position_m[:, :1]).lane[:, 0]
         lane = torch.where(goal.lane == NO_LANE, nearest, goal.lane)
-        gap = torch.full_like(goal.desired_speed_mps, config.time_gap_s)
-        keeping = Manoeuvre(lane, gap, wished_mps(goal, road, lane), torch.zeros_like(lane, dtype=torch.bool))
-        controls = with_added(Law(keeping, road, law).controls(scene), added, scene, keeping, law)
+        manoeuvre = keeping(goal, road, lane, config.time_gap_s)
+        controls = with_added(Law(manoeuvre, road, law).controls(scene), added, scene, manoeuvre, law)
         return law.eased(controls, (scene.speed_mps[:, 0] - before.speed_mps[:, 0]) / config.dt_s, config.dt_s)
 
     def _features(self, scene: TrafficState, before: TrafficState, road: Road, goal: Goal) -> Tensor:

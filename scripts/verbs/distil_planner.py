@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -31,7 +30,7 @@ from drivecast.scripts.tracking.run import Run
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.loading import POLICY_FILE, WORLD_MODEL_FILE, load_world_model
 from drivecast.worldmodel.storage.checkpoint import load_model, save_model, weights_digest
-from drivecast.worldmodel.storage.files import atomic_file
+from drivecast.worldmodel.storage.files import atomic_file, copy_file
 
 PANELS = [
     ("share of choices as the search's", ["val/agreement", "val/agreement_on_changes"]),
@@ -117,7 +116,7 @@ def run(config: DistilPlannerConfig, run: Run) -> None:
     settings = _settings(config, weights_digest(before), world_model)
     _claim(output, settings)
     begun = output / LESSONS_FOLDER / "begun"
-    _copied(world_model, output / WORLD_MODEL_FILE)
+    copy_file(world_model, output / WORLD_MODEL_FILE)
     extra = {**loaded.extra, "seed": config.seed, "distilled": settings}
     extra["lane_choice"] = {**extra.get("lane_choice", {}), "enabled": True}
     plain = replace(before.config, lane_hidden=0)
@@ -216,8 +215,7 @@ def _measures(policy: Policy, taught: Sequence[tuple[Lessons, Taught]], parts: S
     assert isinstance(policy.lanes, LaneEnergy)
     views, energies = torch.cat([one.views for one in unseen]), torch.cat([one.energies for one in unseen])
     found = examined(policy.lanes, views, energies)
-    numbers = {part.number for part in parts}
-    drives = [one.drive for part, one in taught if part.number in numbers]
+    drives = [one.drive for _, one in taught[-len(parts) :]]
     total = {name: sum(drive[name] for drive in drives) for name in drives[0]}
     return {
         **{f"val/{name}": value for name, value in found.items()},
@@ -262,14 +260,6 @@ def _claim(output: Path, settings: dict[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(file) as temporary:
         temporary.write_text(json.dumps(settings, indent=1), encoding="utf-8")
-
-
-def _copied(source: Path, target: Path) -> None:
-    if source.resolve() == target.resolve():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(target) as temporary:
-        shutil.copyfile(source, temporary)
 
 
 def _file(folder: Path, part: Lessons) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.loading import WORLD_MODEL_FILE
 from drivecast.worldmodel.forecaster.model import MODEL_KIND
 from drivecast.worldmodel.storage.checkpoint import load_model
-from drivecast.worldmodel.storage.files import atomic_file
+from drivecast.worldmodel.storage.files import copy_file
 
 PANELS = [("energy of simulated rollouts", ["train/energy", "*/energy"]), *POLICY_PANELS[1:]]
 
@@ -77,8 +76,7 @@ def run(config: TrainOracleConfig, run: Run) -> None:
     done = trainer.resume()  # refuses another run's output before anything in it is touched
     run.say(f"{bank.count('train')} starts of simulated traffic, {bank.count('val')} to validate from")
     copy = output / WORLD_MODEL_FILE
-    if source and source.resolve() != copy.resolve():
-        with atomic_file(copy) as temporary:
-            shutil.copyfile(source, temporary)
+    if source:
+        copy_file(source, copy)
     companions = [copy] if source else []
     train(trainer, done, run, "oracle", config.name, ["energy", "proximity"], PANELS, companions)

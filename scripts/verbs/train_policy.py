@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from drivecast.worldmodel.forecaster.loading import WORLD_MODEL_FILE
 from drivecast.worldmodel.forecaster.model import MODEL_KIND
 from drivecast.worldmodel.recordings.store import WindowStore
 from drivecast.worldmodel.storage.checkpoint import load_model
-from drivecast.worldmodel.storage.files import atomic_file
+from drivecast.worldmodel.storage.files import copy_file
 
 PANELS = [
     ("energy of imagined rollouts", ["train/energy", "*/energy"]),
@@ -72,7 +71,6 @@ def run(config: TrainPolicyConfig, run: Run) -> None:
     trainer = PolicyTrainer(rollouts, config.policy, config.training, output, config.seed, device, run.say)
     done = trainer.resume()  # refuses another run's output before anything in it is touched
     copy = output / WORLD_MODEL_FILE
-    if source.resolve() != copy.resolve() and trainer.optimisation.crew.leads:
-        with atomic_file(copy) as temporary:
-            shutil.copyfile(source, temporary)
+    if trainer.optimisation.crew.leads:
+        copy_file(source, copy)
     train(trainer, done, run, "policy", config.name, ["energy", "proximity"], PANELS, [copy])

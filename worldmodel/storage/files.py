@@ -32,6 +32,14 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def copy_file(source: Path, target: Path) -> None:
+    """Copy `source` to `target`, which is whole or not there; nothing is done where they are one file."""
+    if source.resolve() == target.resolve():
+        return
+    with atomic_file(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
 @contextmanager
 def atomic_directory(path: Path, carried: tuple[str, ...] = (), check: Callable[[], None] = lambda: None):
     """Yield a new temporary folder; it replaces `path` when the block ends without an exception.
