@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from drivecast.worldmodel.recordings.lane import Lane
 from drivecast.worldmodel.recordings.recording import Recording
 from drivecast.worldmodel.recordings.store import WindowStore
 from drivecast.worldmodel.recordings.store_writer import write_store
-from drivecast.worldmodel.scene.traffic import TrafficState
+from drivecast.worldmodel.scene.kinematics import drive
+from drivecast.worldmodel.scene.road import Road
+from drivecast.worldmodel.scene.traffic import Goal, TrafficState
 
 
 def scene(*vehicles: tuple[float, float, float], batch: int = 1, dtype: torch.dtype = torch.float32) -> TrafficState:
@@ -20,6 +23,18 @@ def scene(*vehicles: tuple[float, float, float], batch: int = 1, dtype: torch.dt
     values = torch.tensor(vehicles, dtype=dtype).expand(batch, -1, -1)
     ones = torch.ones_like(values[..., 0])
     return TrafficState(values[..., :2].clone(), 0 * ones, values[..., 2].clone(), 5 * ones, 2 * ones, ones.bool())
+
+
+def driven_among_the_steady(driver, present: TrafficState, road: Road, goal: Goal, seconds: float) -> TrafficState:
+    """States `(batch, time, agent)` of a drive from `present` whose others keep their velocity."""
+    states = [present]
+    driver.reset(present, road, goal)
+    for _ in range(round(seconds / 0.1)):
+        now = states[-1]
+        controls = driver.act(TrafficState.stack(states[-3:], 1), road, goal)
+        moved = replace(now, position_m=now.position_m + 0.1 * now.velocity_mps)
+        states.append(moved.with_ego(drive(now[:, 0], controls, 0.1)))
+    return TrafficState.stack(states, 1)
 
 
 def history_of(present: TrafficState, steps: int, dt_s: float = 0.1) -> TrafficState:

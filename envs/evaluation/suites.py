@@ -41,6 +41,11 @@ class Suite:
         return tuple(range(self.first_seed, self.first_seed + episodes))
 
 
+def simulated() -> list[str]:
+    """Names of the suites whose traffic is simulated, where there are as many training seeds as one wants."""
+    return [name for name, suite in SUITES.items() if suite.environment != "recorded"]
+
+
 SUITES = {
     suite.name: suite
     for suite in (

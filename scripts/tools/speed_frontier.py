@@ -15,9 +15,9 @@ from typing import Any
 
 from drivecast.envs.evaluation.closed_loop import ClosedLoopConfig
 from drivecast.envs.evaluation.statistics import wilson_interval
-from drivecast.envs.evaluation.suites import SUITES
+from drivecast.envs.evaluation.suites import SUITES, simulated
 from drivecast.scripts.driving.drive import Drive, driven, labels
-from drivecast.scripts.driving.drivers import RECORDED, TrafficSource, highway_of
+from drivecast.scripts.driving.drivers import TrafficSource, highway_of
 from drivecast.scripts.driving.registry import located
 from drivecast.scripts.driving.workers import Workers
 from drivecast.worldmodel.errors import InputError
@@ -56,10 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _simulated(names: Sequence[str]) -> list[str]:
-    known = [name for name, suite in SUITES.items() if suite.environment != RECORDED]
     for name in names:
-        if name not in known:
-            raise InputError(f"suite: expected some of {', '.join(known)}; got '{name}'")
+        if name not in simulated():
+            raise InputError(f"suite: expected some of {', '.join(simulated())}; got '{name}'")
     return list(names)
 
 

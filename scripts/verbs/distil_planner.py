@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from drivecast.envs.evaluation.suites import SUITES
+from drivecast.envs.evaluation.suites import simulated
 from drivecast.planner.distillation.fitting import FittingConfig, examined, fit
 from drivecast.planner.planning.driver import PlannerConfig
 from drivecast.planner.policy.driver import load_driver
@@ -20,7 +20,7 @@ from drivecast.planner.policy.lane_energy import LaneEnergy
 from drivecast.planner.policy.network import Policy
 from drivecast.planner.policy.training import POLICY_KIND
 from drivecast.scripts.command.device import available_device
-from drivecast.scripts.driving.drivers import RECORDED, beside_policy
+from drivecast.scripts.driving.drivers import beside_policy
 from drivecast.scripts.driving.lessons import Lessons, Taught, parts_of_round, teach
 from drivecast.scripts.driving.registry import located
 from drivecast.scripts.driving.workers import Workers
@@ -88,10 +88,9 @@ class DistilPlannerConfig:
     name: str = "policy"
 
     def __post_init__(self) -> None:
-        known = [name for name, suite in SUITES.items() if suite.environment != RECORDED]
         for name in self.suites:
-            if name not in known:
-                raise InputError(f"suites: expected some of {', '.join(known)}; got '{name}'")
+            if name not in simulated():
+                raise InputError(f"suites: expected some of {', '.join(simulated())}; got '{name}'")
         for name, least in (("rounds", 1), ("episodes", 1), ("hidden", 1), ("seed", 0), ("workers", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}: expected at least {least}, got {getattr(self, name)}")

@@ -13,7 +13,7 @@ import numpy as np
 
 from drivecast.envs.drivers.idm import IDMConfig, IDMDriver
 from drivecast.envs.evaluation.closed_loop import ClosedLoopConfig
-from drivecast.envs.evaluation.suites import SUITES
+from drivecast.envs.evaluation.suites import SUITES, simulated
 from drivecast.envs.recorded.config import RecordedTrafficConfig
 from drivecast.scripts.command.output import refuse_foreign_file
 from drivecast.scripts.driving.drivers import IDM_FILE_MARK, RECORDED, TrafficSource, highway_of
@@ -79,9 +79,8 @@ class TuneIdmConfig:
     def __post_init__(self) -> None:
         if bool(self.suite) == bool(self.data):
             raise InputError("suite, data: expected one of the two; give --suite NAME or --data DIR")
-        if self.suite and (self.suite not in SUITES or SUITES[self.suite].environment == RECORDED):
-            named = ", ".join(name for name, suite in SUITES.items() if suite.environment != RECORDED)
-            raise InputError(f"suite: expected one of {named}; got '{self.suite}'")
+        if self.suite and self.suite not in simulated():
+            raise InputError(f"suite: expected one of {', '.join(simulated())}; got '{self.suite}'")
         for name, least in (("candidates", 8), ("episodes", 16), ("rounds", 1), ("seed", 0), ("workers", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}: expected at least {least}, got {getattr(self, name)}")

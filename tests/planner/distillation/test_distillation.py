@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from traffic_scenes import history_of, scene
+from traffic_scenes import driven_among_the_steady, history_of, scene
 
 from drivecast.planner.costs.energy import Energy, EnergyConfig
 from drivecast.planner.distillation.fitting import FittingConfig, examined, fit, lesson_loss
@@ -102,14 +102,7 @@ def test_energies_are_learned_up_to_a_constant_and_judged_on_what_was_not_fitted
 
 
 def driven(driver, present: TrafficState, road: Road, seconds: float) -> TrafficState:
-    states, goal = [present], goal_of(len(present.valid))
-    driver.reset(present, road, goal)
-    for _ in range(round(seconds / 0.1)):
-        now = states[-1]
-        controls = driver.act(TrafficState.stack(states[-3:], 1), road, goal)
-        moved = replace(now, position_m=now.position_m + 0.1 * now.velocity_mps)
-        states.append(moved.with_ego(drive(now[:, 0], controls, 0.1)))
-    return TrafficState.stack(states, 1)
+    return driven_among_the_steady(driver, present, road, goal_of(len(present.valid)), seconds)
 
 
 def test_an_untrained_policy_with_laws_follows_and_reaches_the_lane_that_is_named():

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from traffic_scenes import history_of, scene
+from traffic_scenes import driven_among_the_steady, history_of, scene
 
 from drivecast.planner.imagination.world import ImaginedWorld
 from drivecast.planner.manoeuvres.manoeuvre import Law, LawConfig, Manoeuvre
@@ -40,15 +40,7 @@ def decided(model, present, lanes=3, config=FREE, road=None, goal_lane=-1):
 def driven(model, present, seconds, config=FREE, road=None, lanes=3):
     """States of a closed loop whose others keep their velocity, as the model expects."""
     road = road or Road.straight(lanes, batch=len(present.valid), start_m=-1000.0)
-    planner, goal = GradientPlanner(model, config), goal_of(present)
-    states = [present]
-    planner.reset(present, road, goal)
-    for _ in range(round(seconds / 0.1)):
-        now = states[-1]
-        controls = planner.act(TrafficState.stack(states[-3:], 1), road, goal)
-        moved = replace(now, position_m=now.position_m + 0.1 * now.velocity_mps)
-        states.append(moved.with_ego(drive(now[:, 0], controls, 0.1)))
-    return TrafficState.stack(states, 1)
+    return driven_among_the_steady(GradientPlanner(model, config), present, road, goal_of(present), seconds)
 
 
 def test_it_steers_for_the_free_lane_beside_a_slow_leader(model):
