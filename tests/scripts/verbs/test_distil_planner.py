@@ -160,3 +160,19 @@ def test_a_policy_without_its_world_model_says_what_is_missing(folder, tmp_path)
     (alone / "policy.safetensors").write_bytes((folder / "policy" / "policy.safetensors").read_bytes())
     with pytest.raises(InputError, match=r"no world-model.safetensors beside it"):
         run(replace(config_of(folder, tmp_path / "out"), policy=str(alone)), ConsoleRun())
+
+
+def test_a_full_disk_is_told_as_such_and_what_was_taught_stays(distilled, tmp_path, monkeypatch):
+    taught = distil_planner._read(distilled[0].output / "lessons" / "00000.safetensors")
+    file = tmp_path / "00000.safetensors"
+    distil_planner._write(file, taught)
+    before = file.read_bytes()
+
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        distil_planner._write(file, taught)
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]
