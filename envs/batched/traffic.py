@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from drivecast.envs.batched.mixing import mix_drivers
+from drivecast.envs.batched.road_lanes import RoadLanes
 from drivecast.envs.batched.scene import Scene
 from drivecast.envs.batched.simulator import SPAWNS, BatchedHighway
 from drivecast.envs.behaviour.intents import Intents
-from drivecast.envs.highway.road import ThroughLane, road_of, through_lanes
+from drivecast.envs.highway.road import road_of, through_lanes
 from drivecast.envs.highway.traffic import ENDLESS, check_desired_speed, scenario_of, start_of
 from drivecast.envs.lockstep import LockstepStart, LockstepStep
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.scene.kinematics import within_limits
-from drivecast.worldmodel.scene.road import NO_LANE, Road
+from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls, TrafficState
 
 BATCHED = tuple(SPAWNS)  # the environments that it has
@@ -59,7 +60,7 @@ class BatchedHighwayTraffic:
         self.reactive, self.mixed = reactive, mixed
         through = through_lanes(self.simulator.network)
         self._road = road_of(through).to(device)
-        self._segment = self._segments(through)
+        self._lanes = RoadLanes.of(self.simulator.lanes, through)
         self._announced: Tensor | None = None
         self._ended = torch.zeros(0, dtype=torch.bool)
         self._steps = 0
@@ -123,23 +124,12 @@ class BatchedHighwayTraffic:
 
     def intents(self) -> Intents:
         """What everyone in fact is about to do; of the road's lanes, `(batch, agent)`."""
-        scene, lanes = self.simulator.scene, self.simulator.lanes
-        through = torch.empty(lanes.count, dtype=torch.long, device=self.simulator.device)
-        for number, segments in enumerate(self._segment):
-            through[segments[segments != NO_LANE]] = number
-        limit = lanes.limit_mps.take(scene.lane)
+        scene = self.simulator.scene
+        limit = self.simulator.lanes.limit_mps.take(scene.lane)
         dtype = torch.get_default_dtype()
-        return Intents(through[scene.target_lane], scene.target_speed_mps.minimum(limit).clamp_min(0.0).to(dtype))
-
-    def _segments(self, through: Sequence[ThroughLane]) -> Tensor:
-        """Long `(lane, segment)`: the simulator's lane for each of the road's lanes and each stretch of road."""
-        lanes = self.simulator.lanes
-        place = {name: number for number, name in enumerate(lanes.names)}
-        table = torch.full((len(through), int(lanes.edge.max()) + 1), NO_LANE, device=self.simulator.device)
-        for number, lane in enumerate(through):
-            for name in lane.segments:
-                table[number, lanes.edge[place[name]]] = place[name]
-        return table
+        return Intents(
+            self._lanes.number()[scene.target_lane], scene.target_speed_mps.minimum(limit).clamp_min(0.0).to(dtype)
+        )
 
     def _target_lane(self) -> Tensor:
         """The simulator's lane that the ego steers for, `(episode,)`: the one announced, where it runs beside it."""
@@ -148,9 +138,7 @@ class BatchedHighwayTraffic:
 
     def lane_announced(self, wanted: Tensor, own: Tensor) -> Tensor:
         """The simulator's lane of the road's lane `wanted (row,)`; where that does not run beside it, `own (row,)`."""
-        wanted = wanted.to(own.device)
-        there = self._segment[wanted.clamp_min(0), self.simulator.lanes.edge[own]]
-        return torch.where((wanted == NO_LANE) | (there == NO_LANE), own, there)
+        return self._lanes.announced(wanted, own)
 
     def _unpushed(self, before: Scene, collided: Tensor) -> TrafficState | None:
         """The scene as it were without this step's impacts, in the episodes that `collided (episode,)` by one."""

@@ -14,12 +14,11 @@ from drivecast.envs.evaluation.metrics import DriveLog
 from drivecast.envs.lockstep import AttentiveTraffic, LockstepStart, LockstepTraffic
 from drivecast.envs.replay.episode import Episode, EpisodeMetadata
 from drivecast.worldmodel.errors import InputError
-from drivecast.worldmodel.scene.driver import Driver, Imagination, ImaginingDriver
+from drivecast.worldmodel.scene.driver import Driver, Imagination, ImaginingDriver, checked, history_steps_of
 from drivecast.worldmodel.scene.lane_neighbours import nearest_indices, pick_agents
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
-HISTORY_STEPS = 20  # for a driver that does not say what it needs (see `Driver.act`)
 IMAGINED_AGENTS = 24  # futures are asked for the ego and the vehicles nearest to it
 KEEP = ("none", "sample", "crashes", "all")
 
@@ -155,7 +154,7 @@ class _Batch:
         score: Score | None,
     ) -> None:
         self.traffic, self.driver, self.seeds, self.config, self.score = traffic, driver, seeds, config, score
-        self.history_steps = int(getattr(driver, "history_steps", HISTORY_STEPS))
+        self.history_steps = history_steps_of(driver)
         self.compared: list[tuple[int, dict[str, Tensor]]] = []  # step, imagined cost terms (batch, future)
         self.costs: dict[str, Tensor] = {}
         self.controls: list[Controls] = []
@@ -176,7 +175,7 @@ class _Batch:
             controls = None
             if not replays:
                 seen = TrafficState.stack(self.states[-self.history_steps :], 1)
-                controls = _checked(driver.act(seen, road, goal), driver.name, number)
+                controls = checked(driver.act(seen, road, goal), driver.name, number)
                 if isinstance(traffic, AttentiveTraffic):
                     traffic.announce(getattr(driver, "chosen_lane", None))
                 if self.score and isinstance(driver, ImaginingDriver):
@@ -300,14 +299,3 @@ def _for_all(futures_m: Tensor, agents: Tensor, now: TrafficState) -> Tensor:
     everyone = futures_m.new_full((batch, samples, steps, now.valid.shape[1], 2), torch.nan)
     everyone = everyone.scatter(3, agents[:, None, None, :, None].expand_as(futures_m), futures_m)
     return everyone.masked_fill(~now.valid[:, None, None, :, None], torch.nan)
-
-
-def _checked(controls: Controls, driver: str, step: int) -> Controls:
-    finite = torch.isfinite(controls.acceleration_mps2) & torch.isfinite(controls.steering_rad)
-    if not bool(finite.all()):
-        episode = int((~finite).nonzero()[0])
-        raise InputError(
-            f"driver '{driver}': its controls are not finite at step {step} of episode {episode} of the batch; "
-            "evaluate another checkpoint"
-        )
-    return controls

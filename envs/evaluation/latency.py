@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from drivecast.envs.evaluation.closed_loop import HISTORY_STEPS, KnowingDriver
+from drivecast.envs.evaluation.closed_loop import KnowingDriver
 from drivecast.envs.lockstep import AttentiveTraffic, LockstepTraffic
-from drivecast.worldmodel.scene.driver import Driver
+from drivecast.worldmodel.scene.driver import Driver, history_steps_of
 from drivecast.worldmodel.scene.traffic import TrafficState
 
 WARM_UP = 10  # calls before it is timed: libraries load, memory is taken
@@ -37,7 +37,7 @@ def decision_ms(
         return nothing
     if isinstance(driver, KnowingDriver):
         driver.attend(traffic)
-    history_steps = int(getattr(driver, "history_steps", HISTORY_STEPS))
+    history_steps = history_steps_of(driver)
     took_ms: list[float] = []
     for seed in itertools.cycle(seeds):
         start = traffic.reset([seed])

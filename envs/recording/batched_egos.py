@@ -102,12 +102,18 @@ class CastTraffic:
         )
         return traffic, scene
 
-    def step(self, scene: Scene, number: int) -> Scene:
-        """Step `number` of all episodes: everyone decides, everyone moves, then who touches whom."""
+    def step(self, scene: Scene, number: int, given: Controls | None = None) -> Scene:
+        """Step `number` of all episodes: everyone decides, everyone moves, then who touches whom.
+
+        `given (episode,)` is what egos do that somebody else drives, in the simulator's frame.
+        """
         whims = {name: values[number] for name, values in self.whims.items()}
         scene = self._roam(scene, whims)
         frame = Frame.decided(scene, self.lanes, self.drivers, scene.vehicle & ~scene.crashed)
-        own = self._ego_controls(scene, frame.acceleration_mps2[:, 0], frame.steering_rad[:, 0], whims)
+        if given is None:
+            own = self._ego_controls(scene, frame.acceleration_mps2[:, 0], frame.steering_rad[:, 0], whims)
+        else:
+            own = within_limits(given, scene.speed_mps[:, 0], self.dt_s)
         frame = frame.without_reverse(self.dt_s).with_ego(own.acceleration_mps2, own.steering_rad)
         return frame.carried_out(self.dt_s, self.ego_only, self.obstacles)
 

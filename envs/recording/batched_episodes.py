@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,14 +17,17 @@ from drivecast.envs.batched.simulator import SPAWNS, BatchedHighway
 from drivecast.envs.highway.road import through_lanes
 from drivecast.envs.recording.batched_egos import CastTraffic
 from drivecast.envs.recording.cast import RecordingPlan, Setting, draw_cast, draw_setting
+from drivecast.envs.recording.drivers_seat import DriversSeat
 from drivecast.envs.recording.recorded_episode import RecordedEpisode, tracks_of
 from drivecast.worldmodel.rules.elementary import numpy_functions
+from drivecast.worldmodel.scene.driver import Driver
 
 PART_EPISODES = 256  # at once: from here on more of them are no faster
+DRIVEN_PART_EPISODES = 32  # ... of those in which a driver drives, who may take much longer than the traffic
 CAR_M, OBSTACLE_M = (5.0, 2.0), (2.0, 2.0)  # length, width
 
 
-def parts_of(plan: RecordingPlan, episodes: int) -> list[list[int]]:
+def parts_of(plan: RecordingPlan, episodes: int, most: int = PART_EPISODES) -> list[list[int]]:
     """Episodes 0 to `episodes - 1` in parts that can run at once: on the same road, and not too many.
 
     The largest come first. The parts do not depend on who runs them.
@@ -35,7 +38,7 @@ def parts_of(plan: RecordingPlan, episodes: int) -> list[list[int]]:
         by_lanes[setting.scenario.lanes].append(index)
     parts: list[list[int]] = []
     for indices in by_lanes.values():
-        count = -(-len(indices) // PART_EPISODES)
+        count = -(-len(indices) // most)
         parts += [part.tolist() for part in np.array_split(indices, count)]
     return sorted(parts, key=lambda part: (-len(part), part[0]))
 
@@ -80,18 +83,20 @@ def begin_part(plan: RecordingPlan, indices: Sequence[int]) -> Part:
     return Part(simulator, traffic, scene, settings, [int(spawn.agents[0]) for spawn in spawns])
 
 
-@torch.inference_mode()
-def record_part(plan: RecordingPlan, indices: Sequence[int]) -> list[RecordedEpisode]:
+@torch.no_grad()
+def record_part(
+    plan: RecordingPlan, indices: Sequence[int], make_driver: Callable[[], Driver] | None = None
+) -> list[RecordedEpisode]:
     """Run the episodes `indices` of the plan, all on a road of the same number of lanes.
 
     Sines and their relatives are NumPy's, so that the episodes are highway-env's but for a rare last bit, and the same
-    in whichever company they run.
+    in whichever company they run. Of episodes whose ego is `driven`, `make_driver` makes the driver.
     """
     part = begin_part(plan, indices)
     simulator, settings = part.simulator, part.settings
     obstacles = len(simulator.obstacles)
-    with numpy_functions():
-        scenes, endings, steps = run_part(plan, part)
+    seat = DriversSeat(simulator, make_driver(), part.scene) if make_driver else None
+    scenes, endings, steps = run_part(plan, part, seat)
     through = through_lanes(simulator.network)
     lane_number = {name: number for number, lane in enumerate(through, 1) for name in lane.segments}
     numbers = np.array([lane_number[name] for name in simulator.lanes.names])
@@ -118,13 +123,19 @@ def record_part(plan: RecordingPlan, indices: Sequence[int]) -> list[RecordedEpi
     return episodes
 
 
-def run_part(plan: RecordingPlan, part: Part) -> tuple[list[Scene], list[str], list[int]]:
-    """Scenes, of each episode how it ended and after how many steps."""
+def run_part(
+    plan: RecordingPlan, part: Part, seat: DriversSeat | None = None
+) -> tuple[list[Scene], list[str], list[int]]:
+    """Scenes, of each episode how it ended and after how many steps; `seat`: who drives the egos, if not they."""
     simulator, traffic, scene = part.simulator, part.traffic, part.scene
     scenes = [scene]
     endings, steps = ["time"] * len(scene.x_m), [plan.steps] * len(scene.x_m)
     for number in range(plan.steps):
-        simulator.scene = scene = traffic.step(scene, number)
+        given = None
+        if seat is not None:
+            scene, given = seat.drive(scene)
+        with numpy_functions():
+            simulator.scene = scene = traffic.step(scene, number, given)
         scenes.append(scene)
         ends = {
             "collision": scene.crashed[:, 0],

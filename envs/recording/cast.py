@@ -19,7 +19,9 @@ BEHAVIOURS = {
     "sudden-braking": 0.1,  # IDM that brakes hard now and then, for no reason
     "lane-changer": 0.15,  # IDM that changes lane at random, looks at nobody there
     "bully": 0.0,  # a tailgater that brakes hard now and then; only where it is asked for
+    "driven": 0.0,  # by a driver that is given; it starts as the others do, and wants a speed drawn for the episode
 }
+DRIVEN = "driven"
 TAILGATERS, BRAKERS = ("tailgater", "bully"), ("sudden-braking", "bully")
 ROAMING_PER_S = {"lane-changer": 0.35, "noise": 0.15}  # lane changes begun for no reason
 BRAKING_PER_S = 0.2

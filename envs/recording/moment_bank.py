@@ -16,7 +16,6 @@ from drivecast.envs.recording.batched_episodes import begin_part, parts_of, run_
 from drivecast.envs.recording.cast import RecordingPlan
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.rules.driver_parameters import DriverParameters
-from drivecast.worldmodel.rules.elementary import numpy_functions
 
 SPLITS = ("train", "val")
 FIRST_SEED = 7_000_000  # of these episodes: recordings are made with small ones
@@ -130,8 +129,7 @@ class MomentBank:
     def _run(self, plan: RecordingPlan, indices: list[int]) -> tuple[Moments, Tensor]:
         """Moments of some episodes on one road, and `(ego, 2)`: moment and agent of each car that may be the ego."""
         part = begin_part(plan, indices)
-        with numpy_functions():
-            scenes, _, steps = run_part(plan, part)
+        scenes, _, steps = run_part(plan, part)
         kept = [
             (step, row)
             for step in range(FIRST_STEP, len(scenes), EVERY_STEPS)

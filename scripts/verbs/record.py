@@ -5,16 +5,23 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from drivecast.envs.drivers import IDMConfig
 from drivecast.envs.highway.simulator import SIMULATORS, HighwayScenario
-from drivecast.envs.recording.cast import BEHAVIOURS
+from drivecast.envs.recording.cast import BEHAVIOURS, DRIVEN
+from drivecast.planner.planning.driver import PlannerConfig
+from drivecast.scripts.driving.driver_kinds import explains_drivers
+from drivecast.scripts.driving.drivers import check_driver, check_policy_file, make_driver
+from drivecast.scripts.driving.registry import located
 from drivecast.scripts.tracking.run import Run
 from drivecast.worldmodel.errors import InputError
 
 
+@explains_drivers
 @dataclass(frozen=True)
 class RecordConfig:
     """Record traffic of highway-env around egos that drive carefully, pushily and erratically, as a recording store.
@@ -36,6 +43,9 @@ class RecordConfig:
         desired_speed_mps: Least and greatest speed that an ego wants, m/s (two behaviours have their own).
         behaviour: Of every ego: idm, idm-any-speed, tailgater, noise, sudden-braking, lane-changer, or bully (a
             tailgater that brakes hard now and then). Empty: drawn for each episode, but no bully.
+        driver: Who drives the egos, in the place of those behaviours: {drivers}. They start where others would, and are
+            asked for a speed drawn for the episode. Empty: nobody, they behave.
+        planner: The driver planner.
         simulator: Who simulates: batched (tensors, many episodes at once) or highway-env; the same episodes. exit-* and
             roundabout-* are always highway-env's.
         workers: Greatest number of processes; 0: one per core. No more are started than there is use for.
@@ -52,6 +62,8 @@ class RecordConfig:
     speed_scale: tuple[float, float] = (0.8, 1.2)
     desired_speed_mps: tuple[float, float] = (15.0, 32.0)
     behaviour: str = ""
+    driver: str = ""
+    planner: PlannerConfig = field(default_factory=PlannerConfig)
     simulator: str = "batched"
     workers: int = 0
 
@@ -69,6 +81,14 @@ class RecordConfig:
             if not smallest <= low <= high:
                 raise InputError(f"{name}: expected [least, greatest], both {smallest:g} or more; got [{low}, {high}]")
         HighwayScenario(self.environment, duration_s=self.duration_s)
+        if self.driver:
+            check_driver(self.driver, self.environment)
+            if self.driver.partition(":")[0] in ("ceiling", "human"):
+                raise InputError(f"driver: '{self.driver}' looks into an evaluation's traffic; record another one")
+            if self.behaviour not in ("", DRIVEN):
+                raise InputError(
+                    f"behaviour: '{self.behaviour}' is that of an ego without a driver; leave one of them out"
+                )
 
 
 def run(config: RecordConfig, run: Run) -> None:
@@ -84,7 +104,13 @@ def run(config: RecordConfig, run: Run) -> None:
 
     given = asdict(config)
     wanted = {name: given[name] for name in RecordingPlan.__dataclass_fields__ if name in given}
-    plan = RecordingPlan(**wanted)
+    plan, make = RecordingPlan(**wanted), None
+    if config.driver:
+        place = located(config.driver)
+        check_policy_file(place)
+        make = partial(make_driver, place, IDMConfig(dt_s=plan.dt_s), "cpu", config.planner)
+        make()  # what cannot be loaded is told before anything is driven
+        plan, wanted = replace(plan, behaviour=DRIVEN), {**wanted, "behaviour": DRIVEN, "driver": config.driver}
     simulator = simulator_of(config.environment, config.simulator)
     workers = processes_for(plan, config.episodes, simulator, config.workers or cores())
     began_s = time.monotonic()
@@ -95,7 +121,7 @@ def run(config: RecordConfig, run: Run) -> None:
         def mapped(function: Callable[[Any], Any], items: list[Any]) -> Iterator[Any]:
             yield from (result for _, result in pool.run(function, items))
 
-        for episode in record_episodes(plan, config.episodes, simulator, mapped):
+        for episode in record_episodes(plan, config.episodes, simulator, mapped, make):
             episodes.append(episode)
             outcomes[episode.behaviour, episode.ended] += 1
             progress.advance(1, collisions=sum(n for (_, ended), n in outcomes.items() if ended == "collision"))

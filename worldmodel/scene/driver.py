@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
+from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
+
+HISTORY_STEPS = 20  # for a driver that does not say what it needs (see `Driver.act`)
 
 
 class Driver(Protocol):
@@ -30,6 +34,27 @@ class Driver(Protocol):
         else 20. Agents keep their index through an episode; one that is not seen is not `valid`.
         """
         ...
+
+
+def history_steps_of(driver: Driver) -> int:
+    """How many steps of history a driver wants to see at most."""
+    return int(getattr(driver, "history_steps", HISTORY_STEPS))
+
+
+def checked(controls: Controls, driver: str, step: int) -> Controls:
+    """Controls that are finite.
+
+    Raises:
+        InputError: They are not.
+    """
+    finite = torch.isfinite(controls.acceleration_mps2) & torch.isfinite(controls.steering_rad)
+    if not bool(finite.all()):
+        episode = int((~finite).nonzero()[0])
+        raise InputError(
+            f"driver '{driver}': its controls are not finite at step {step} of episode {episode} of the batch; "
+            "evaluate another checkpoint"
+        )
+    return controls
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from policies import write_policy
 
 from drivecast.envs.recording import batched_episodes as batched_recording
 from drivecast.envs.recording import highway_episodes as highway_recording
@@ -138,11 +139,11 @@ def test_other_environments_are_recorded_too(tmp_path, environment):
 def test_an_interrupt_leaves_nothing_half_written(tmp_path, monkeypatch, simulator, module, name):
     record, calls = getattr(module, name), []
 
-    def interrupted(plan, what):
+    def interrupted(plan, what, **more):
         calls.append(what)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return record(plan, what)
+        return record(plan, what, **more)
 
     monkeypatch.setattr(module, name, interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -166,3 +167,29 @@ def test_bad_values_are_refused_in_one_line(tmp_path, values, message):
     with pytest.raises(InputError, match=message) as caught:
         config(tmp_path, **values)
     assert "\n" not in str(caught.value)
+
+
+def test_a_policy_is_recorded_where_it_drives(tmp_path):
+    driver = write_policy(tmp_path / "policy", 0)
+    run(config(tmp_path / "driven", driver=driver), ConsoleRun())
+    meta, drives = recorded(tmp_path / "driven")
+    assert meta["source"]["driver"] == driver
+    assert {about["behaviour"] for about in meta["about"].values()} == {"driven"}
+    # a policy without training keeps its speed and its heading
+    assert np.abs(drives[["acceleration_mps2", "steering_rad"]].to_numpy()).max() < 1e-5
+    assert len(WindowStore.open(tmp_path / "driven").rows("train", 5, 5))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"driver": "policy:nowhere"}, "no file or folder"),
+        ({"driver": "ceiling"}, "looks into"),
+        ({"driver": "idm", "behaviour": "bully"}, "leave one of them out"),
+        ({"driver": "wizard"}, "expected one of"),
+    ],
+)
+def test_a_driver_that_cannot_be_recorded_is_refused(tmp_path, values, message):
+    with pytest.raises(InputError, match=message):
+        run(config(tmp_path / "driven", **values), ConsoleRun())
+    assert not (tmp_path / "driven").exists()
