@@ -183,7 +183,7 @@ class _Batch:
                     if due:  # asked after it has acted, when it has decided where to go
                         self._note_imagined_cost(number, driver.imagine(_nearest(seen)[0], road, goal))
             step = traffic.step(controls)
-            self.log.add(step)
+            self.log.add(step, getattr(driver, "acted", None))
             self._remember(step.scene, step.controls)
             if not bool(self.log.running.any()):
                 break

@@ -75,14 +75,21 @@ class DriveLog:
         self.fault = torch.zeros(batch, dtype=torch.bool, device=device)
         self.part = torch.zeros(batch, dtype=torch.long, device=device)
         self.progress = torch.full((batch,), torch.nan, device=device)
+        self.overridden: Tensor | None = None  # steps in which a safety net overrode the driver
         # at the human's goal or the end, whichever is first: done, and what the human had done by then
         self._compared, self._human = torch.full_like(self.progress, torch.nan), torch.zeros_like(self.progress)
         kept = self._seen[0].lane
         self._kept_since = torch.where(self._seen[0].straddles, 0, -round(KEEPING_S / dt_s))
         self._lane = kept
 
-    def add(self, step: LockstepStep) -> None:
-        """Note one step of all episodes; those that were over already are left as they were."""
+    def add(self, step: LockstepStep, overridden: Tensor | None = None) -> None:
+        """Note one step of all episodes; those that were over already are left as they were.
+
+        `overridden (batch,)`: whether a safety net overrode the driver; None: there is no net.
+        """
+        if overridden is not None:
+            before = torch.zeros_like(self.steps) if self.overridden is None else self.overridden
+            self.overridden = before + (overridden.to(before.device) & self.running)
         seen = observe(step.scene, self._road)
         self._seen.append(seen)
         now = len(self._seen) - 1
@@ -131,6 +138,8 @@ class DriveLog:
         table["progress"] = self.progress.cpu().numpy()
         table["progress_to_human"] = self._to_human().cpu().numpy()
         table["duration_s"] = steps * self.dt_s
+        if self.overridden is not None:
+            table["net_share"] = self.overridden.cpu().numpy() / np.maximum(steps, 1)
         return table
 
     def _to_human(self) -> Tensor:

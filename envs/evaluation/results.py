@@ -53,6 +53,9 @@ def summarise(table: pd.DataFrame, driver: str, environment: str) -> dict[str, A
     result["progress_to_human_by_end"] = {
         end: _number(table["progress_to_human"][happened].mean()) for end, happened in _ends(table).items()
     }
+    if "net_share" in table:
+        result["net_rate"] = float((table["net_share"] > 0).mean())
+        result["net_time_share"] = float(np.average(table["net_share"], weights=time_s))
     costs = {column.removeprefix("cost_"): column for column in table.columns if column.startswith("cost_")}
     if costs:
         result["cost"] = {name: float(np.average(table[column], weights=time_s)) for name, column in costs.items()}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from drivecast.scripts.command.verb import Verb
+from drivecast.scripts.driving.driver_kinds import NETS
 from drivecast.scripts.tracking.journal import FILE_NAME as JOURNAL
 from drivecast.scripts.tracking.journal import begun_by, is_recorded
 from drivecast.worldmodel.errors import InputError
@@ -169,9 +170,15 @@ def input_paths(config: Any) -> Iterator[Path]:
         value = getattr(config, name, None)
         for item in value if isinstance(value, list | tuple) else [value]:
             text = "" if item is None else str(item)
-            path = text.partition(":")[2] if name == "driver" else text  # policy:PATH, LABEL=policy:PATH
+            path = _driver_path(text) if name == "driver" else text
             if path:
                 yield Path(path)
+
+
+def _driver_path(text: str) -> str:
+    """PATH of policy:PATH, LABEL=policy:PATH and LABEL=rss:policy:PATH."""
+    kind, _, path = text.partition(":")
+    return path.partition(":")[2] if kind.rpartition("=")[2] in NETS else path
 
 
 def refuse_foreign_file(path: Path, is_ours: bool) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from drivecast.envs.drivers.idm import IDMConfig
 from drivecast.envs.evaluation.closed_loop import ClosedLoopConfig, OnProgress
-from drivecast.scripts.driving.driver_kinds import REGISTERED, TRAINED_BY
+from drivecast.scripts.driving.driver_kinds import REGISTERED, TRAINED_BY, without_net
 from drivecast.scripts.driving.drivers import TrafficSource
 from drivecast.scripts.driving.workers import Workers
 from drivecast.scripts.tracking.mlflow_server import MODEL_ENDINGS
@@ -159,6 +159,9 @@ def kept_episodes(folder: Path, driver: str, environment: str) -> list[Path]:
 
 def short_name(driver: str) -> str:
     """The driver's name for files: a path is shortened to the names that tell it apart."""
+    net, under = without_net(driver)
+    if net:
+        return f"{net}-{short_name(under)}"
     kind, _, path = driver.partition(":")
     if path.startswith(REGISTERED):
         return "-".join([kind, *path.removeprefix(REGISTERED).strip("/").split("/")])
@@ -180,6 +183,9 @@ def labels(drivers: Iterable[str]) -> dict[str, str]:
 
 
 def _plain_label(driver: str) -> str:
+    net, under = without_net(driver)
+    if net:
+        return f"{net}-{_plain_label(under)}"
     kind, _, value = driver.partition(":")
     if value.startswith(REGISTERED):
         return short_name(driver)

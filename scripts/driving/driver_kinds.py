@@ -57,6 +57,8 @@ DRIVER_KINDS = (
     DriverKind("rule"),
     DriverKind("ceiling", note="a bound: it looks into the simulator; highway-* only", plans=True),
 )
+NETS = ("rss", "r157")  # NET:DRIVER is a driver under a safety net (`drivecast.envs.drivers.safety_net`)
+NETLESS = ("human", "ceiling")  # who is not asked for controls, or drives copies of the traffic
 PLAIN_DRIVERS = tuple(kind.form for kind in DRIVER_KINDS if ":" not in kind.form)
 TRAINED_BY = {kind.name: kind.trained_by for kind in DRIVER_KINDS if kind.trained_by}  # kind of KIND:PATH: the verb
 PLANNING = tuple(kind.name for kind in DRIVER_KINDS if kind.plans)
@@ -64,9 +66,25 @@ ROUTED = ("roundabout-v0", "roundabout-v1")  # the ego's way leads from lane to 
 WITHOUT_ROUTE = tuple(kind.form for kind in DRIVER_KINDS if not kind.by_lanes and not kind.note)
 
 
+def without_net(driver: str) -> tuple[str, str]:
+    """The safety net of NET:DRIVER and the driver; no net of any other driver."""
+    net, _, under = driver.partition(":")
+    return (net, under) if net in NETS else ("", driver)
+
+
+def kind_of(driver: str) -> str:
+    """`policy` of policy:PATH, and of rss:policy:PATH."""
+    return without_net(driver)[1].partition(":")[0]
+
+
+def kind_under_net(driver: str) -> str:
+    """`policy` of policy:PATH, and `rss:policy` of rss:policy:PATH."""
+    return ":".join(filter(None, (without_net(driver)[0], kind_of(driver))))
+
+
 def check_route(driver: str, environment: str) -> None:
     """Refuse a driver that would stand at the end of its first lane."""
-    if environment in ROUTED and driver.partition(":")[0] not in WITHOUT_ROUTE:
+    if environment in ROUTED and kind_of(driver) not in WITHOUT_ROUTE:
         raise InputError(
             f"driver '{driver}': {environment} asks for a route from lane to lane, which it does not know; "
             f"only {' and '.join(WITHOUT_ROUTE)} can be driven there"
@@ -80,13 +98,16 @@ def without_destination(environment: str) -> bool:
 
 def named_drivers() -> str:
     """All forms of names, for a refusal."""
-    return ", ".join(kind.form for kind in DRIVER_KINDS)
+    return f"{', '.join(kind.form for kind in DRIVER_KINDS)}; or {' or '.join(NETS)}:DRIVER"
 
 
 def explains_drivers(config_class: type[T]) -> type[T]:
     """Put the list of drivers in the place that the docstring of a config keeps for it."""
     forms = ", ".join(kind.form + (f" ({kind.note})" if kind.note else "") for kind in DRIVER_KINDS)
-    text = f"{forms}; PATH: a file, a folder, models:/NAME/VERSION of the registry, or planner:pretrained:NAME"
+    text = (
+        f"{forms}; PATH: a file, a folder, models:/NAME/VERSION of the registry, or planner:pretrained:NAME; "
+        f"{' or '.join(f'{net}:DRIVER' for net in NETS)}: the same under a safety net"
+    )
     if config_class.__doc__:  # python -OO has none
         config_class.__doc__ = config_class.__doc__.replace(PLACE, text)
     return config_class

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from drivecast.envs.drivers import ConstantVelocityDriver, HumanDriver, IdleDriver, IDMConfig, IDMDriver
 from drivecast.envs.drivers.rule import RuleDriver
+from drivecast.envs.drivers.safety_net import under_net
 from drivecast.envs.evaluation.closed_loop import Score
 from drivecast.envs.evaluation.suites import Suite
 from drivecast.envs.highway.simulator import ENVIRONMENTS as HIGHWAY_ENVIRONMENTS
@@ -19,7 +20,15 @@ from drivecast.envs.highway.simulator import SIMULATORS
 from drivecast.envs.imagined.traffic import ImaginedTraffic, ImaginedTrafficConfig
 from drivecast.envs.lockstep import LockstepTraffic
 from drivecast.envs.recorded.traffic import RecordedTraffic, RecordedTrafficConfig
-from drivecast.scripts.driving.driver_kinds import PLAIN_DRIVERS, TRAINED_BY, check_route, named_drivers
+from drivecast.scripts.driving.driver_kinds import (
+    NETLESS,
+    PLAIN_DRIVERS,
+    TRAINED_BY,
+    check_route,
+    kind_of,
+    named_drivers,
+    without_net,
+)
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.loading import POLICY_FILE, WORLD_MODEL_FILE
 from drivecast.worldmodel.scene.driver import Driver
@@ -138,6 +147,9 @@ class TrafficSource:
 
 def check_driver(name: str, environment: str) -> None:
     """Refuse, before anything is run, a driver that is not known or cannot drive there."""
+    given, (net, name) = name, without_net(name)
+    if net and name in NETLESS:
+        raise InputError(f"driver '{given}': {name} cannot be overridden; put {net}: before another driver")
     kind, _, value = name.partition(":")
     if kind == "idm" and name != "idm":
         idm_of(name, IDMConfig())
@@ -150,16 +162,16 @@ def check_driver(name: str, environment: str) -> None:
 
 def driver_path(name: str) -> Path | None:
     """Where a trained driver lies; None: it is not a trained one."""
-    kind, _, path = name.partition(":")
+    kind, _, path = without_net(name)[1].partition(":")
     return Path(path) if kind in TRAINED_BY and path else None
 
 
 def check_policy_file(name: str) -> None:
     """Refuse, before anything is run, a trained driver that is not there, or no model of its kind."""
-    path = driver_path(name)
+    name = without_net(name)[1]
+    path, kind = driver_path(name), kind_of(name)
     if path is None:
         return
-    kind = name.partition(":")[0]
     if not path.exists():
         raise InputError(f"driver '{name}': no file or folder {path}; train one with `drivecast {TRAINED_BY[kind]}`")
     if kind in BASELINES:
@@ -168,6 +180,9 @@ def check_policy_file(name: str) -> None:
 
 def make_driver(name: str, idm: IDMConfig, device: str = "cpu", planner: PlannerConfig | None = None) -> Driver:
     """The driver of that name, which it also carries as its own; `idm.dt_s` is the time between two calls."""
+    net, under = without_net(name)
+    if net:
+        return under_net(net, make_driver(under, idm, device, planner))
     kind = name.partition(":")[0]
     if kind == "policy":
         return _policy(name, device)
@@ -218,7 +233,7 @@ def idm_of(name: str, idm: IDMConfig) -> IDMConfig:
 
 def is_idm_file(name: str) -> bool:
     """Whether a driver is `idm:NAME`, and not `idm:SPEED`."""
-    kind, _, text = name.partition(":")
+    kind, _, text = without_net(name)[1].partition(":")
     try:
         float(text)
     except ValueError:
@@ -234,7 +249,7 @@ def idm_file(name: str) -> Path:
     """
     from drivecast.scripts.command.parsing import PRESET_FOLDERS
 
-    text = name.partition(":")[2]
+    text = without_net(name)[1].partition(":")[2]
     folders = [folder / "idm" for folder in PRESET_FOLDERS]
     for path in [Path(text), *(folder / f"{text}.yaml" for folder in folders)]:
         if text and path.is_file():
@@ -264,6 +279,7 @@ def _read_idm(path: Path) -> IDMConfig:
 
 def training_seed(name: str) -> int | None:
     """Seed that a trained driver was trained with, where its file says so."""
+    name = without_net(name)[1]
     path = driver_path(name)
     if path is None:
         return None

@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from drivecast.scripts.driving.driver_kinds import REGISTERED, TRAINED_BY
+from drivecast.scripts.driving.driver_kinds import REGISTERED, TRAINED_BY, without_net
 from drivecast.scripts.tracking.mlflow_server import MlflowServer, Rejected, Unreachable, absolute_uri, tracking_uri
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.loading import POLICY_FILE, PRETRAINED, pretrained_file, pretrained_folder
@@ -61,6 +61,9 @@ def located(driver: str) -> str:
     Raises:
         InputError: There is no such model.
     """
+    net, under = without_net(driver)
+    if net:
+        return f"{net}:{located(under)}"
     kind, _, reference = driver.partition(":")
     if kind == "pretrained-planner":
         return f"planner:{pretrained_file(reference)}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drivecast.scripts.driving.drive import Drive, driven, kept_episodes, short_name
-from drivecast.scripts.driving.driver_kinds import PLANNING
+from drivecast.scripts.driving.driver_kinds import PLANNING, kind_of, kind_under_net
 from drivecast.scripts.driving.snapshot import Snapshot
 from drivecast.scripts.driving.workers import Workers
 from drivecast.scripts.tracking.run import Run
@@ -147,11 +147,11 @@ def _identity(plan: Drive, sources: Mapping[str, Snapshot]) -> str:
     settings: Mapping[str, Any] = {
         # the same data and the same training are the same wherever they lie
         "source": {**asdict(plan.source), "data": []},
-        "driver": plan.driver.partition(":")[0] if digests.get("model") else plan.driver,
+        "driver": kind_under_net(plan.driver) if digests.get("model") else plan.driver,
         "batch": plan.loop.batch,
         "most_steps": plan.loop.most_steps,
         "idm": asdict(plan.idm),
-        **({"planner": asdict(plan.planner)} if plan.planner and plan.driver.partition(":")[0] in PLANNING else {}),
+        **({"planner": asdict(plan.planner)} if plan.planner and kind_of(plan.driver) in PLANNING else {}),
         "files": digests,
         "packages": {package: _version(package) for package in PACKAGES},
     }

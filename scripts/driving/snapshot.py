@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from drivecast.scripts.driving.driver_kinds import kind_of
 from drivecast.scripts.driving.drivers import BASELINES, driver_path, idm_file, is_idm_file
 from drivecast.scripts.tracking.provenance import CHECKOUT
 from drivecast.worldmodel.errors import InputError
@@ -76,7 +77,7 @@ def driver_snapshot(driver: str) -> Snapshot:
     if path is None:
         return Snapshot(Path(), ())
     folder = path if path.is_dir() else path.parent
-    if driver.partition(":")[0] in BASELINES:
+    if kind_of(driver) in BASELINES:
         from drivecast.envs.drivers.learned.card import model_file
 
         model = model_file(path)

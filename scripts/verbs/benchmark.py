@@ -14,7 +14,7 @@ from drivecast.envs.evaluation.suites import SUITES, Suite
 from drivecast.envs.recorded.config import RecordedTrafficConfig
 from drivecast.planner.planning.driver import PlannerConfig
 from drivecast.scripts.driving.drive import Drive, labels
-from drivecast.scripts.driving.driver_kinds import explains_drivers
+from drivecast.scripts.driving.driver_kinds import explains_drivers, kind_under_net
 from drivecast.scripts.driving.drivers import (
     RECORDED,
     TrafficSource,
@@ -110,7 +110,7 @@ class BenchmarkConfig:
                 check_driver(names[0], SUITES[suite].environment)
         kinds: dict[str, str] = {}
         for entrant in entrants:
-            kind = entrant.driver.partition(":")[0]
+            kind = kind_under_net(entrant.driver)
             if kinds.setdefault(entrant.label, kind) != kind:
                 raise InputError(
                     f"driver: expected trainings of one kind under the label '{entrant.label}', got "
@@ -204,7 +204,7 @@ class Benchmark:
         self._training_seeds = {driver: training_seed(place) for driver, place in self._places.items()}
         digests: dict[tuple[str, str], str] = {}
         for driver, model in self._models.items():
-            other = digests.setdefault((driver.partition(":")[0], model.digest), driver)
+            other = digests.setdefault((kind_under_net(driver), model.digest), driver)
             if model.digest and other != driver:
                 raise InputError(f"driver: {other} and {driver} are the same training; give each once")
 

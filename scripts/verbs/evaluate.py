@@ -18,7 +18,7 @@ from drivecast.envs.imagined.config import ImaginedTrafficConfig
 from drivecast.envs.recorded.config import RecordedTrafficConfig
 from drivecast.planner.planning.driver import PlannerConfig
 from drivecast.scripts.driving.drive import Drive, driven, labels
-from drivecast.scripts.driving.driver_kinds import explains_drivers, without_destination
+from drivecast.scripts.driving.driver_kinds import explains_drivers, without_destination, without_net
 from drivecast.scripts.driving.drivers import (
     ENVIRONMENTS,
     IMAGINED,
@@ -259,7 +259,7 @@ def _drive(drive: Drive, workers: Workers, run: Run) -> pd.DataFrame:
 
     source, driver = drive.source, drive.driver
     # replayed traffic is cheap; only a driver that imagines is worth more processes there
-    spread = source.environment != RECORDED or (driver.startswith(SCORING) and source.device == "cpu")
+    spread = source.environment != RECORDED or (without_net(driver)[1].startswith(SCORING) and source.device == "cpu")
     tables = []
     collisions = completed = 0
     with run.progress(total=len(drive.seeds), what=f"{source.environment}, {driver}") as progress:
@@ -319,6 +319,9 @@ def _show(run: Run, environment: str, results: list[dict[str, Any]]) -> None:
     ]
     run.table(f"{environment}: closed loop, with 95 % intervals", columns, rows)
     for result in results:
+        if "net_rate" in result:
+            time, episodes = 100 * result["net_time_share"], 100 * result["net_rate"]
+            run.say(f"{result['driver']}: overridden in {time:.1f} % of the time, in {episodes:.0f} % of the episodes")
         if "imagined_minus_realised" in result:
             gap = result["imagined_minus_realised"]
             run.say(

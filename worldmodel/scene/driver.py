@@ -19,7 +19,8 @@ class Driver(Protocol):
     """Drives agent 0 of each scene of a batch. Batched over episodes; episodes that have ended may be driven on.
 
     A driver may have `chosen_lane`, the lane of the road that each ego steers for since it last acted, long `(batch,)`:
-    traffic that looks at the ego's indicator sees it.
+    traffic that looks at the ego's indicator sees it. One that stands under a safety net has `acted`, bool `(batch,)`:
+    whether the net overrode it then.
     """
 
     name: str
