@@ -63,6 +63,12 @@ VERBS = {
             short=(("-o", "output"),),
             output_is_folder=False,
         ),
+        Verb(
+            "train-loop",
+            "Train world model and policy in rounds, each on what the last one drove.",
+            preset="train-loop",
+            tracked=False,
+        ),
         Verb("demo", "All of it on simulated traffic, with a report.", preset="demo", tracked=False),
         Verb("measure-simulator", "Time the batched simulator against highway-env itself."),
         Verb(

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import sys
 import time
 from dataclasses import dataclass, field, replace
-from itertools import count
 from pathlib import Path
-from typing import Any
 
-from drivecast.scripts.command.execution import execute, recorded_run
-from drivecast.scripts.command.verb import VERBS
+from drivecast.scripts.command.stages import Stages, in_stages
 from drivecast.scripts.figures.report import Report, write_report
 from drivecast.scripts.tracking.mlflow_server import absolute_uri, tracking_uri
-from drivecast.scripts.tracking.provenance import config_yaml
 from drivecast.scripts.tracking.run import Run, TrackingConfig
 from drivecast.scripts.verbs.distil_planner import DistilPlannerConfig
 from drivecast.scripts.verbs.evaluate import EvaluateConfig
@@ -25,12 +18,9 @@ from drivecast.scripts.verbs.record import RecordConfig
 from drivecast.scripts.verbs.replay import ReplayConfig
 from drivecast.scripts.verbs.train_policy import TrainPolicyConfig
 from drivecast.scripts.verbs.train_world_model import TrainWorldModelConfig
-from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.loading import POLICY_FILE, WORLD_MODEL_FILE
-from drivecast.worldmodel.storage.files import atomic_file
 
 HERE = Path("set by the demo")
-RUN = "run"  # in stages.json, beside the verbs: the demo's own run
 
 
 @dataclass(frozen=True)
@@ -61,79 +51,10 @@ class DemoConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
-@dataclass
-class Stages:
-    """Which stages are done, with which settings: OUTPUT/stages.json."""
-
-    folder: Path
-    run: Run
-    tracking: TrackingConfig
-    total: int
-    number: int = 0
-    chain: str = ""  # hash of all settings so far: a stage is as old as what it builds on
-
-    def do(self, verb: str, config: Any, folder: Path, product: Path) -> None:
-        """Run a stage whose files lie in `folder`, unless `product` stands and was made with these settings."""
-        self.number += 1
-        self.chain = hashlib.sha256((self.chain + config_yaml(config)).encode()).hexdigest()[:16]
-        title = f"[{self.number}/{self.total}] {verb}"
-        states = self._read()
-        before = states.get(verb, {})
-        if before == {"settings": self.chain, "done": True} and product.exists():
-            self.run.say(f"{title}: done already, {product}")
-            return
-        if before.get("settings") != self.chain and folder.exists():
-            if not before:
-                raise InputError(f"{folder}: this folder was not made by the demo; give another --output")
-            self._set_aside(folder)  # made with other settings
-        self._write({**states, verb: {"settings": self.chain, "done": False}})
-        self.run.say(f"{title}: {VERBS[verb].summary}")
-        started_s = time.monotonic()
-        execute(VERBS[verb], config, self.tracking)
-        self._write({**states, verb: {"settings": self.chain, "done": True}})
-        self.run.say(f"{title}: took {time.monotonic() - started_s:.0f} s")
-
-    def run_before(self, config: DemoConfig) -> str:
-        """Id of the demo's run that these settings began before, so that it goes on; empty: there is none."""
-        before = self._read().get(RUN, {})
-        return str(before["id"]) if before.get("settings") == _digest(config) else ""
-
-    def go_under(self, run: str, config: DemoConfig) -> None:
-        """Record the stages under the demo's run."""
-        self.tracking = replace(self.tracking, parent=run)
-        self._write({**self._read(), RUN: {"id": run, "settings": _digest(config)}})
-
-    def _set_aside(self, folder: Path) -> None:
-        """Never deleted: somebody may have put something of their own there."""
-        earlier = self.folder / "earlier"
-        earlier.mkdir(exist_ok=True)
-        taken = {entry.name for entry in earlier.iterdir()}
-        name = next(name for number in count(1) if (name := f"{folder.name}-{number}") not in taken)
-        os.replace(folder, earlier / name)
-        self.run.say(f"{folder}: made with other settings before, now in {earlier / name}")
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            return dict(json.loads((self.folder / "stages.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError):
-            return {}
-
-    def _write(self, states: dict[str, Any]) -> None:
-        with atomic_file(self.folder / "stages.json") as temporary:
-            temporary.write_text(json.dumps(states, indent=1), encoding="utf-8")
-
-
-def _digest(config: object) -> str:
-    return hashlib.sha256(config_yaml(config).encode()).hexdigest()[:16]
-
-
 def run(config: DemoConfig, run: Run) -> None:
     """Do what is not done yet; say where everything is."""
     started_s = time.monotonic()
-    stages = Stages(config.output, run, config.tracking, total=7)
-    with recorded_run("demo", config, config.tracking, _console(run), True, stages.run_before(config)) as recorded:
-        recorded.begin()
-        stages.go_under(recorded.journal.run, config)
+    with in_stages("demo", config, config.output, config.tracking, 7, run) as (stages, recorded):
         report, replays = _do(config, stages)
         recorded.log_artifact(report)
         recorded.log_metrics({"demo/seconds": time.monotonic() - started_s})
@@ -168,12 +89,6 @@ def _do(config: DemoConfig, stages: Stages) -> tuple[Path, Path]:
 
     report = Report(output, evaluation / "results.json", forecasts / "forecast.json", _figures(output), index)
     return write_report(report), index
-
-
-def _console(run: Run) -> Any:
-    from drivecast.scripts.tracking.console import Console
-
-    return getattr(run, "console", None) or Console()
 
 
 def _figures(output: Path) -> list[tuple[str, Path]]:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from drivecast.scripts.command import stages as staging
+from drivecast.scripts.command.stages import Stages
 from drivecast.scripts.figures.report import Report, write_report
 from drivecast.scripts.tracking.run import ConsoleRun, TrackingConfig
-from drivecast.scripts.verbs import demo
-from drivecast.scripts.verbs.demo import Stages
+from drivecast.scripts.verbs.demo import DemoConfig
 from drivecast.worldmodel.errors import InputError
 
 
@@ -33,7 +34,7 @@ def executed(monkeypatch) -> list[str]:
         (Path.cwd() / verb.name).mkdir(exist_ok=True)
         (Path.cwd() / verb.name / "product").write_text(str(config.steps))
 
-    monkeypatch.setattr(demo, "execute", execute)
+    monkeypatch.setattr(staging, "execute", execute)
     return verbs
 
 
@@ -89,20 +90,20 @@ def test_a_failed_stage_is_tried_again(pipeline):
 def test_a_folder_of_somebody_else_is_left_alone(pipeline, tmp_path):
     (tmp_path / "record").mkdir()
     (tmp_path / "record" / "thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match="was not made by the demo"):
+    with pytest.raises(InputError, match="was not made by `drivecast demo`"):
         pipeline(Settings(), Settings())
     assert (tmp_path / "record" / "thesis.tex").exists()
 
 
 def test_the_demo_goes_on_with_its_run_unless_its_settings_changed(tmp_path):
     stages = Stages(tmp_path, ConsoleRun(), TrackingConfig(), total=2)
-    config = demo.DemoConfig(tmp_path)
+    config = DemoConfig(tmp_path)
     assert stages.run_before(config) == ""
     stages.go_under("abc", config)
     assert stages.tracking.parent == "abc"
     again = Stages(tmp_path, ConsoleRun(), TrackingConfig(), total=2)
     assert again.run_before(config) == "abc"
-    assert again.run_before(demo.DemoConfig(tmp_path, tracking=TrackingConfig(experiment="other"))) == ""
+    assert again.run_before(DemoConfig(tmp_path, tracking=TrackingConfig(experiment="other"))) == ""
 
 
 def test_the_report_is_one_page_with_intervals_and_figures(tmp_path):
