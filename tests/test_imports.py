@@ -52,7 +52,7 @@ ROOMS = {
     "scripts.driving": {"tracking", "command"},
     "scripts.figures": {"driving"},
     "scripts.verbs": {"command", "tracking", "driving", "figures"},
-    "scripts.tools": {"driving", "figures"},
+    "scripts.tools": {"command", "tracking", "driving", "figures"},
 }
 TOPS = {"worldmodel.errors", "envs.lockstep", "envs.registration"}  # modules that stand in no room
 ONLY_SCRIPTS_USE = {"mlflow", "jsonargparse", "rich"}

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from drivecast.scripts.command.verb import Verb
-from drivecast.scripts.driving.driver_kinds import NETS
 from drivecast.scripts.tracking.journal import FILE_NAME as JOURNAL
 from drivecast.scripts.tracking.journal import begun_by, is_recorded
 from drivecast.worldmodel.errors import InputError
@@ -170,15 +169,10 @@ def input_paths(config: Any) -> Iterator[Path]:
         value = getattr(config, name, None)
         for item in value if isinstance(value, list | tuple) else [value]:
             text = "" if item is None else str(item)
-            path = _driver_path(text) if name == "driver" else text
-            if path:
-                yield Path(path)
-
-
-def _driver_path(text: str) -> str:
-    """PATH of policy:PATH, LABEL=policy:PATH and LABEL=rss:policy:PATH."""
-    kind, _, path = text.partition(":")
-    return path.partition(":")[2] if kind.rpartition("=")[2] in NETS else path
+            # policy:PATH, LABEL=policy:PATH, rss:policy:PATH: what follows any colon
+            parts = text.split(":")[1:] if name == "driver" else [text]
+            paths = [":".join(parts[number:]) for number in range(len(parts))]
+            yield from (Path(path) for path in paths if path)
 
 
 def refuse_foreign_file(path: Path, is_ours: bool) -> None:
