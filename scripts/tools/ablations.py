@@ -42,7 +42,7 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {  # world model, and beside 
 REFERENCE = "length-40"  # what the variants that are not lengths differ from in one thing
 TRAINING = ("--config", "train-policy-network", "--training.learning-rate", "0.001", "--training.batch", "48")
 GOALS = ("--training.starts.desired-speed-mps", "[8.0, 25.0]", "--training.lane-choice.enabled", "false")
-PAPER = {1: 9.8, 3: 16.2, 5: 22.4, 10: 58.3, 20: 59.2, 30: 75.2}  # success in %, I-80; Henaff et al. 2019, figure 5
+PAPER = {1: 9.8, 3: 16.2, 5: 22.4, 10: 58.3, 20: 59.2, 30: 75.2}  # success in %, I-80; Henaff, Canziani, LeCun 2019
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -117,16 +117,22 @@ def draw(results: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     left.minorticks_off()
     left.set_ylim(-3, 103)
     left.legend(fontsize=8)
-    names = [name for name in (REFERENCE, *VARIANTS) if name in results and (name == REFERENCE or "length" not in name)]
+    others = [name for name in VARIANTS if not name.startswith("length")]
+    names = [name for name in (REFERENCE, *others) if name in results]
     middle, spread = _bars([_success(results[name]) for name in names])
     right.bar(range(len(names)), middle, yerr=spread, capsize=3, color=["C0", *["0.7"] * (len(names) - 1)])
-    shown = ["all of it" if name == REFERENCE else name.replace("-", " ") for name in names]
+    shown = [f"{_called(name)} ({results[name]['trainings']})" for name in names]
     right.set_xticks(range(len(names)), shown, rotation=25, ha="right", fontsize=8)
+    right.set_xlabel("in parentheses: trainings")
     for axes in (left, right):
         axes.grid(alpha=0.3, axis="y")
         axes.spines[["top", "right"]].set_visible(False)
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
+
+
+def _called(name: str) -> str:
+    return "all of it" if name == REFERENCE else name.replace("-", " ")
 
 
 def _success(pooled: Mapping[str, Any]) -> tuple[float, float, float]:

@@ -28,7 +28,7 @@ def trained(tmp_path, monkeypatch) -> dict[str, dict]:
         labels = [text.partition("=")[0] for text in config.driver]
         done["drivers"] = {"labels": labels, "suite": config.suite}
         config.output.mkdir(exist_ok=True)
-        figures = {"success_rate": 0.8, "success_least": 0.7, "success_most": 0.9}
+        figures = {"trainings": 2, "success_rate": 0.8, "success_least": 0.7, "success_most": 0.9}
         pooled = {"recorded": dict.fromkeys(labels, figures)}
         (config.output / "pooled.json").write_text(json.dumps(pooled))
 
