@@ -58,7 +58,7 @@ DRIVER_KINDS = (
     DriverKind("ceiling", note="a bound: it looks into the simulator; highway-* only", plans=True),
 )
 NETS = ("rss", "r157")  # NET:DRIVER is a driver under a safety net (`drivecast.envs.drivers.safety_net`)
-NETLESS = ("human", "ceiling")  # who is not asked for controls, or drives copies of the traffic
+TIED_TO_TRAFFIC = ("human", "ceiling")  # replays its ego, or drives copies of it
 PLAIN_DRIVERS = tuple(kind.form for kind in DRIVER_KINDS if ":" not in kind.form)
 TRAINED_BY = {kind.name: kind.trained_by for kind in DRIVER_KINDS if kind.trained_by}  # kind of KIND:PATH: the verb
 PLANNING = tuple(kind.name for kind in DRIVER_KINDS if kind.plans)

@@ -21,8 +21,8 @@ from drivecast.envs.imagined.traffic import ImaginedTraffic, ImaginedTrafficConf
 from drivecast.envs.lockstep import LockstepTraffic
 from drivecast.envs.recorded.traffic import RecordedTraffic, RecordedTrafficConfig
 from drivecast.scripts.driving.driver_kinds import (
-    NETLESS,
     PLAIN_DRIVERS,
+    TIED_TO_TRAFFIC,
     TRAINED_BY,
     check_route,
     kind_of,
@@ -148,7 +148,7 @@ class TrafficSource:
 def check_driver(name: str, environment: str) -> None:
     """Refuse, before anything is run, a driver that is not known or cannot drive there."""
     given, (net, name) = name, without_net(name)
-    if net and name in NETLESS:
+    if net and name in TIED_TO_TRAFFIC:
         raise InputError(f"driver '{given}': {name} cannot be overridden; put {net}: before another driver")
     kind, _, value = name.partition(":")
     if kind == "idm" and name != "idm":

@@ -14,7 +14,7 @@ from drivecast.envs.drivers import IDMConfig
 from drivecast.envs.highway.simulator import SIMULATORS, HighwayScenario
 from drivecast.envs.recording.cast import BEHAVIOURS, DRIVEN
 from drivecast.planner.planning.driver import PlannerConfig
-from drivecast.scripts.driving.driver_kinds import explains_drivers
+from drivecast.scripts.driving.driver_kinds import TIED_TO_TRAFFIC, explains_drivers, kind_of
 from drivecast.scripts.driving.drivers import check_driver, check_policy_file, make_driver
 from drivecast.scripts.driving.registry import located
 from drivecast.scripts.tracking.run import Run
@@ -83,7 +83,7 @@ class RecordConfig:
         HighwayScenario(self.environment, duration_s=self.duration_s)
         if self.driver:
             check_driver(self.driver, self.environment)
-            if self.driver.partition(":")[0] in ("ceiling", "human"):
+            if kind_of(self.driver) in TIED_TO_TRAFFIC:
                 raise InputError(f"driver: '{self.driver}' looks into an evaluation's traffic; record another one")
             if self.behaviour not in ("", DRIVEN):
                 raise InputError(
