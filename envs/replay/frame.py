@@ -56,7 +56,7 @@ class FrameArtist:
         self, draw: ImageDraw.ImageDraw, x: float, y: float, text: str, size: float, colour: str, anchor: str
     ) -> None:
         bold = size > 18
-        draw.text((x, y), text, self.colours[colour], _font(round(size * self.unit), bold), anchor)
+        draw.text((x, y), text, self.colours[colour], font_of(round(size * self.unit), bold), anchor)
 
     def _still(self) -> Image.Image:
         """What does not change: title, axes, cost terms."""
@@ -126,7 +126,7 @@ class FrameArtist:
 
     def _banner(self, draw: ImageDraw.ImageDraw) -> None:
         text, unit = caption.verdict(self.episode), self.unit
-        font = _font(round(22 * unit), True)
+        font = font_of(round(22 * unit), True)
         half = draw.textlength(text, font) / 2 + 22 * unit
         middle, y = self.width / 2, self.top + 30 * unit
         area = (middle - half, y - 21 * unit, middle + half, y + 21 * unit)
@@ -136,6 +136,6 @@ class FrameArtist:
 
 
 @lru_cache(maxsize=32)
-def _font(size: int, bold: bool) -> ImageFont.FreeTypeFont:
+def font_of(size: int, bold: bool) -> ImageFont.FreeTypeFont:
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, max(size, 6))

@@ -48,20 +48,22 @@ class Stages:
     number: int = 0
     chain: str = ""  # hash of all settings so far: a stage is as old as what it builds on
 
-    def do(self, verb: str, config: Any, folder: Path, product: Path, name: str = "") -> None:
+    def do(self, verb: str, config: Any, folder: Path, product: Path, name: str = "", after: str | None = None) -> str:
         """Run a stage whose files lie in `folder`, unless `product` stands and was made with these settings.
 
-        `name` tells it from other stages of the same verb.
+        Returns the hash of its settings and of all that it builds on. `name` tells it from other stages of the same
+        verb; `after` is the hash of the stage that it builds on, empty if on none, None: on the one before it.
         """
         name = name or verb
         self.number += 1
-        self.chain = hashlib.sha256((self.chain + config_yaml(config)).encode()).hexdigest()[:16]
+        before_it = self.chain if after is None else after
+        self.chain = hashlib.sha256((before_it + config_yaml(config)).encode()).hexdigest()[:16]
         title = f"[{self.number}/{self.total}] {name}"
         states = self._read()
         before = states.get(name, {})
         if before == {"settings": self.chain, "done": True} and product.exists():
             self.run.say(f"{title}: done already, {product}")
-            return
+            return self.chain
         if before.get("settings") != self.chain and folder.exists():
             if not before:
                 raise InputError(
@@ -74,14 +76,15 @@ class Stages:
         execute(VERBS[verb], config, self.tracking)
         self._write({**states, name: {"settings": self.chain, "done": True}})
         self.run.say(f"{title}: took {time.monotonic() - started_s:.0f} s")
+        return self.chain
 
     def run_before(self, config: object) -> str:
-        """Id of the demo's run that these settings began before, so that it goes on; empty: there is none."""
+        """Id of the run that these settings began before, so that it goes on; empty: there is none."""
         before = self._read().get(RUN, {})
         return str(before["id"]) if before.get("settings") == _digest(config) else ""
 
     def go_under(self, run: str, config: object) -> None:
-        """Record the stages under the demo's run."""
+        """Record the stages under that run."""
         self.tracking = replace(self.tracking, parent=run)
         self._write({**self._read(), RUN: {"id": run, "settings": _digest(config)}})
 

@@ -233,7 +233,7 @@ def idm_of(name: str, idm: IDMConfig) -> IDMConfig:
 
 def is_idm_file(name: str) -> bool:
     """Whether a driver is `idm:NAME`, and not `idm:SPEED`."""
-    kind, _, text = without_net(name)[1].partition(":")
+    kind, _, text = name.partition(":")
     try:
         float(text)
     except ValueError:
@@ -249,7 +249,7 @@ def idm_file(name: str) -> Path:
     """
     from drivecast.scripts.command.parsing import PRESET_FOLDERS
 
-    text = without_net(name)[1].partition(":")[2]
+    text = name.partition(":")[2]
     folders = [folder / "idm" for folder in PRESET_FOLDERS]
     for path in [Path(text), *(folder / f"{text}.yaml" for folder in folders)]:
         if text and path.is_file():

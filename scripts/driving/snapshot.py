@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from drivecast.scripts.driving.driver_kinds import kind_of
+from drivecast.scripts.driving.driver_kinds import without_net
 from drivecast.scripts.driving.drivers import BASELINES, driver_path, idm_file, is_idm_file
 from drivecast.scripts.tracking.provenance import CHECKOUT
 from drivecast.worldmodel.errors import InputError
@@ -70,6 +70,7 @@ def code_snapshot(checkout: Path = CHECKOUT) -> Snapshot:
 def driver_snapshot(driver: str) -> Snapshot:
     """What a trained driver was trained to: its model, and what is read beside it; IDM's file of parameters; else
     nothing."""
+    driver = without_net(driver)[1]
     if is_idm_file(driver):
         file = idm_file(driver)
         return Snapshot.of(file.parent, [file])
@@ -77,7 +78,7 @@ def driver_snapshot(driver: str) -> Snapshot:
     if path is None:
         return Snapshot(Path(), ())
     folder = path if path.is_dir() else path.parent
-    if kind_of(driver) in BASELINES:
+    if driver.partition(":")[0] in BASELINES:
         from drivecast.envs.drivers.learned.card import model_file
 
         model = model_file(path)

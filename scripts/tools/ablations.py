@@ -72,15 +72,15 @@ def ablate(data: Path, output: Path, seeds: int, steps: int, variants: Sequence[
     )
     output.mkdir(parents=True, exist_ok=True)
 
-    def stage(verb: str, folder: Path, product: str, options: Sequence[str]) -> None:
+    def stage(verb: str, folder: Path, product: str, options: Sequence[str], after: str = "") -> str:
         _, config_class = VERBS[verb].load()
         command = parse(VERBS[verb], config_class, ["--data", str(data), "--output", str(folder), *options])
-        stages.chain = ""  # none builds on the one before it: each names its world model
-        stages.do(verb, command.config, folder, folder / product, f"{folder.parent.name}/{folder.name}")
+        return stages.do(verb, command.config, folder, folder / product, f"{folder.parent.name}/{folder.name}", after)
 
+    made: dict[str, str] = {}
     for name in models:
         options = ("--config", "train-world-model-ngsim", *WORLD_MODELS[name])
-        stage("train-world-model", output / "world-model" / name, WORLD_MODEL_FILE, options)
+        made[name] = stage("train-world-model", output / "world-model" / name, WORLD_MODEL_FILE, options)
     drivers: list[str] = []
     for seed in range(seeds):
         for name in variants:
@@ -88,7 +88,7 @@ def ablate(data: Path, output: Path, seeds: int, steps: int, variants: Sequence[
             folder = output / "policy" / f"{name}-{seed}"
             of_model = ("--world-model", str(output / "world-model" / model / WORLD_MODEL_FILE), "--seed", str(seed))
             options = (*TRAINING, *GOALS, "--training.steps", str(steps), *of_model, *more)
-            stage("train-policy", folder, POLICY_FILE, options)
+            stage("train-policy", folder, POLICY_FILE, options, after=made[model])
             drivers += ["--driver", f"{name}=policy:{folder}"]
     verb = VERBS["benchmark"]
     module, config_class = verb.load()

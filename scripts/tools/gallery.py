@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from drivecast.envs.drivers import IDMConfig
 from drivecast.envs.evaluation.closed_loop import ClosedLoopConfig, run_episodes
 from drivecast.envs.evaluation.suites import SUITES, simulated
 from drivecast.envs.replay.drawing import TrafficDrawing
 from drivecast.envs.replay.episode import Episode
+from drivecast.envs.replay.frame import font_of
 from drivecast.envs.replay.lens import TravellingLens
 from drivecast.envs.replay.palette import THEMES
 from drivecast.scripts.driving.drivers import TrafficSource, check_driver, highway_of, make_driver
@@ -200,7 +201,7 @@ def draw(found: dict[str, tuple[Episode, Moment]], path: Path) -> None:
             picture = ImageDraw.Draw(image, "RGBA")
             traffic.draw(picture, lens.at(float(t)), float(t))
             seconds = f"{t * episode.metadata.dt_s:.1f} s,  {traffic.speed_mps[int(t), 0]:.1f} m/s"
-            picture.text((16, 10), seconds, "white", _font(32))
+            picture.text((16, 10), seconds, "white", font_of(32, False))
             rows.append(image.reduce(2))
     whole = Image.new("RGB", (width, sum(row.height + 4 for row in rows) or 1), colours["page"])
     top = 0
@@ -213,14 +214,8 @@ def draw(found: dict[str, tuple[Episode, Moment]], path: Path) -> None:
 
 def _caption(text: str, width: int, colours: dict[str, str]) -> Image.Image:
     image = Image.new("RGB", (width, BELOW), colours["page"])
-    ImageDraw.Draw(image).text((8, BELOW / 2), text, colours["text"], _font(15), "lm")
+    ImageDraw.Draw(image).text((8, BELOW / 2), text, colours["text"], font_of(15, False), "lm")
     return image
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    import matplotlib
-
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), size)
 
 
 if __name__ == "__main__":

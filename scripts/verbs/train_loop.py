@@ -105,9 +105,7 @@ def run(config: TrainLoopConfig, run: Run) -> None:
         recorded.log_figure(draw_rounds(config.output / "rounds.png", rounds))
         for one in rounds:
             recorded.log_metrics({f"loop/{name}": value for name, value in _numbers(one).items()}, one["round"])
-    run.table(
-        "round by round", ["round", "collisions %", "speed m/s", "forecast error m, before", "after"], _rows(rounds)
-    )
+    run.table("round by round", COLUMNS, _rows(rounds))
     run.say(f"policy: drive it as {policies[-1]}; figure: {config.output / 'rounds.png'}")
 
 

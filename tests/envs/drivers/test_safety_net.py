@@ -8,9 +8,10 @@ from traffic_scenes import driven_among_the_steady, scene
 
 from drivecast.envs.batched.traffic import BatchedHighwayTraffic
 from drivecast.envs.drivers import IdleDriver, IDMConfig, IDMDriver
-from drivecast.envs.drivers.safety_net import R157, RSS, Around, ImaginingSafetyNet, under_net
+from drivecast.envs.drivers.safety_net import R157, RSS, RULES, Around, ImaginingSafetyNet, under_net
 from drivecast.envs.evaluation.closed_loop import ClosedLoopConfig, run_episodes
 from drivecast.envs.evaluation.results import summarise
+from drivecast.scripts.driving.driver_kinds import NETS
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.scene.contact import ego_contacts
 from drivecast.worldmodel.scene.driver import ImaginingDriver
@@ -126,3 +127,7 @@ def test_it_shows_what_its_driver_expects_and_says_which_lane_it_takes():
 def test_an_unknown_rule_is_refused():
     with pytest.raises(InputError, match="expected one of rss, r157"):
         under_net("hope", IdleDriver())
+
+
+def test_every_rule_can_be_named():
+    assert set(NETS) == set(RULES)

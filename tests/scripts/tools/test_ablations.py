@@ -79,6 +79,16 @@ def test_what_is_trained_is_not_trained_again_and_seeds_can_be_added(tmp_path, t
     assert set(trained) == {"policy/length-1-1", "policy/length-40-1", "drivers"}
 
 
+def test_policies_are_trained_again_where_their_world_model_is(tmp_path, trained, monkeypatch):
+    call = ["--data", "data/real", "--output", str(tmp_path), "--only", "length-40", "deterministic", "--seeds", "1"]
+    ablations.main(call)
+    trained.clear()
+    changed = {**ablations.WORLD_MODELS, "dropout": ("--training.steps", "900")}
+    monkeypatch.setattr(ablations, "WORLD_MODELS", changed)
+    ablations.main(call)
+    assert set(trained) == {"world-model/dropout", "policy/length-40-0", "drivers"}
+
+
 def test_what_is_missing_is_said_in_one_line(tmp_path, capsys):
     assert ablations.main(["--data", str(tmp_path / "nowhere"), "--output", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
