@@ -15,7 +15,7 @@ from drivecast.envs.lockstep import AttentiveTraffic, LockstepStart, LockstepTra
 from drivecast.envs.replay.episode import Episode, EpisodeMetadata
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.scene.driver import Driver, Imagination, ImaginingDriver, checked, history_steps_of
-from drivecast.worldmodel.scene.lane_neighbours import nearest_indices, pick_agents
+from drivecast.worldmodel.scene.lane_neighbours import nearest_indices, pick_agents, pick_attended
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
@@ -181,7 +181,9 @@ class _Batch:
                 if self.score and isinstance(driver, ImaginingDriver):
                     due = number % compare_every == 0 if compare_every else number == 0
                     if due:  # asked after it has acted, when it has decided where to go
-                        self._note_imagined_cost(number, driver.imagine(_nearest(seen)[0], road, goal))
+                        near, agents = _nearest(seen)
+                        imagined = driver.imagine(near, road, _told(goal, driver, agents))
+                        self._note_imagined_cost(number, imagined)
             step = traffic.step(controls)
             self.log.add(step, getattr(driver, "acted", None))
             self._remember(step.scene, step.controls)
@@ -282,8 +284,13 @@ class _Batch:
             driver.act(seen, road, goal)  # a driver that makes up its mind is led to the same one
             if step % every == 0:
                 near, agents = _nearest(seen)
-                imagined = driver.imagine(near, road, goal)
-                found[step] = replace(imagined, futures_m=_for_all(imagined.futures_m, agents, states[:, now]))
+                imagined = driver.imagine(near, road, _told(goal, driver, agents))
+                attended = getattr(driver, "attended", None)
+                found[step] = replace(
+                    imagined,
+                    futures_m=_for_all(imagined.futures_m, agents, states[:, now]),
+                    attended=None if attended is None else attended.any(1),
+                )
         return found
 
 
@@ -291,6 +298,12 @@ def _nearest(history: TrafficState) -> tuple[TrafficState, Tensor]:
     """The history of the vehicles nearest at present, the ego first, and their agents `(batch, near)`."""
     agents = nearest_indices(history[:, -1], IMAGINED_AGENTS - 1)
     return pick_agents(history, agents), agents
+
+
+def _told(goal: Goal, driver: Driver, agents: Tensor) -> Goal:
+    """The goal, with whom the driver's concepts are about among `agents (batch, near)`."""
+    attended = getattr(driver, "attended", None)
+    return goal if attended is None else replace(goal, attended=pick_attended(attended.to(agents.device), agents))
 
 
 def _for_all(futures_m: Tensor, agents: Tensor, now: TrafficState) -> Tensor:

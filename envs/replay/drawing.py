@@ -17,6 +17,8 @@ PLAN_DOT_S = 0.5
 STALE_S = 1.5
 IN_VIEW_M = 160.0
 _DASH_M, _PERIOD_M = 3.0, 9.0
+_TIE_DASH_M, _TIE_PERIOD_M = 1.6, 2.8  # of the line from the ego to whom it attends to
+_RING_M = 0.8  # from a car's side to the ring around it
 _MAX_SAMPLES = 12
 
 Colour = tuple[int, ...]
@@ -50,6 +52,7 @@ class TrafficDrawing:
             self._futures(draw, lens, *imagined, seen, t)
             self._weighed(draw, lens, *imagined, t)
             self._plan(draw, lens, *imagined, t)
+            self._attended(draw, lens, imagined[1], seen, t)
         for car in sorted(seen, key=lambda car: car == 0):
             self._car(draw, lens, car, t)
         if self._crashed(t):
@@ -125,6 +128,22 @@ class TrafficDrawing:
             if index >= first:
                 draw.circle(_flat(lens.pixels(plan[index]))[0], 0.5 * lens.scale, self.colours["ego"])
                 draw.circle(_flat(lens.pixels(plan[index]))[0], 0.25 * lens.scale, (255, 255, 255))
+
+    def _attended(
+        self, draw: ImageDraw.ImageDraw, lens: Lens, imagined: Imagination, seen: list[int], t: float
+    ) -> None:
+        if imagined.attended is None:
+            return
+        ego, colour = self._at(self.position_m, 0, t), self.colours["attended"]
+        for car in seen:
+            if not imagined.attended[0, car]:
+                continue
+            place = (self._at(self.position_m, car, t), float(self._at(self.heading_rad, car, t)))
+            for dash in lens.pixels(_dashes([np.stack([ego, place[0]])], _TIE_DASH_M, _TIE_PERIOD_M)):
+                draw.line(_flat(dash), colour, max(1, round(0.2 * lens.scale)))
+            length, width = self.size_m[int(t), car] + 2 * _RING_M
+            ring = _flat(lens.pixels(_box(*place, length, width, 0.5 + _RING_M)))
+            draw.line([*ring, *ring[:2]], colour, max(2, round(0.4 * lens.scale)), joint="curve")
 
     def _car(self, draw: ImageDraw.ImageDraw, lens: Lens, car: int, t: float) -> None:
         length, width = self.size_m[int(t), car]
@@ -207,13 +226,13 @@ def _box(centre_m: np.ndarray, heading_rad: float, length: float, width: float, 
     return _placed(np.concatenate([arc, arc[::-1] * [-1, 1], -arc, right]), centre_m, heading_rad)
 
 
-def _dashes(lines: list[np.ndarray]) -> np.ndarray:
+def _dashes(lines: list[np.ndarray], dash_m: float = _DASH_M, period_m: float = _PERIOD_M) -> np.ndarray:
     """Dashes along lines, `(dash, 2, 2)`."""
     dashes = [np.empty((0, 2, 2))]
     for line in lines:
         along = np.concatenate([[0.0], np.linalg.norm(np.diff(line, axis=0), axis=1).cumsum()])
-        starts = np.arange(0.0, along[-1], _PERIOD_M)
-        ends = np.minimum(starts + _DASH_M, along[-1])
+        starts = np.arange(0.0, along[-1], period_m)
+        ends = np.minimum(starts + dash_m, along[-1])
         at = np.stack([starts, ends], -1)
         dashes.append(np.stack([np.interp(at, along, line[:, axis]) for axis in (0, 1)], -1))
     return np.concatenate(dashes)

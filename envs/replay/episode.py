@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from drivecast.envs.replay.episode_file import damaged, read_parts, write_parts
@@ -28,7 +29,7 @@ class Episode:
         costs: Weighted cost terms as they came about, `(steps,)` each.
         imaginations: By step, what the driver expected there: `plan_m (1, future, 2)`, `futures_m (1, sample, future,
             agent, 2)` with the episode's agents, NaN for those that were not imagined, `cost` `(1, future)` per term;
-            and `weighed`, of batch 1. The first future point is one step after the state.
+            `weighed`, of batch 1; and `attended (1, agent)`. The first future point is one step after the state.
     """
 
     states: TrafficState
@@ -61,6 +62,11 @@ class Episode:
             shape = tuple(imagined.futures_m.shape)
             if len(shape) != 5 or shape[0] != 1 or shape[3] != agents:
                 raise ValueError(f"futures_m at step {step} must be (1, sample, step, {agents}, 2); got {shape}")
+            told = imagined.attended
+            if told is not None and (tuple(told.shape) != (1, agents) or told.dtype != torch.bool):
+                raise ValueError(
+                    f"attended at step {step} must be bool (1, {agents}); got {told.dtype} {tuple(told.shape)}"
+                )
             if imagined.weighed is not None:
                 _check_weighed(imagined.weighed, step)
 

@@ -21,8 +21,9 @@ from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls, TrafficState
 from drivecast.worldmodel.storage.files import atomic_file
 
-FORMAT_VERSION = 3
-READABLE = (1, 2, 3)  # 1 held futures of every agent, also of those that nobody imagined; 2 no plans that were weighed
+FORMAT_VERSION = 4
+# 1 held futures of every agent, also of those that nobody imagined; 2 no plans that were weighed; 3 nobody attended to
+READABLE = (1, 2, 3, 4)
 _HEADER = b"drivecast.episode"  # key of our JSON in the Parquet schema's metadata
 _IMAGINED = {  # columns of lists, null where the driver was not asked
     "futures_agents": pa.int32(),
@@ -32,6 +33,7 @@ _IMAGINED = {  # columns of lists, null where the driver was not asked
     "imagined_cost": pa.float32(),
 }
 _WEIGHED = "weighed"  # JSON, null where no plans were weighed
+_ATTENDED = "attended"  # agents, null where the driver was taught no concept
 _FUTURES_PER_M = 100  # imagined futures are kept to the centimetre: they are looked at, not computed with
 
 
@@ -124,7 +126,9 @@ def _driven(states: TrafficState, controls: Controls, costs: Mapping[str, Tensor
 def _imagined(
     states: TrafficState, imaginations: Mapping[int, Imagination], terms: Sequence[str]
 ) -> dict[str, pa.Array]:
-    rows: dict[str, list[Any]] = {name: [None] * states.speed_mps.shape[0] for name in (*_IMAGINED, _WEIGHED)}
+    rows: dict[str, list[Any]] = {
+        name: [None] * states.speed_mps.shape[0] for name in (*_IMAGINED, _WEIGHED, _ATTENDED)
+    }
     for step, imagined in imaginations.items():
         futures, now = _float32(imagined.futures_m[0]), _float32(states.position_m[step])
         who = np.flatnonzero(np.isfinite(futures).all((0, 1, 3)))
@@ -137,8 +141,11 @@ def _imagined(
         rows["imagined_cost"][step] = _float32(torch.cat([missing[0, :0], *costs]))
         if imagined.weighed is not None:
             rows[_WEIGHED][step] = json.dumps(_weighed_to_json(imagined.weighed, states.position_m[step, 0]))
+        if imagined.attended is not None:
+            rows[_ATTENDED][step] = imagined.attended[0].nonzero()[:, 0].tolist()
     columns = {name: pa.array(rows[name], pa.list_(kind)) for name, kind in _IMAGINED.items()}
-    return {**columns, _WEIGHED: pa.array(rows[_WEIGHED], pa.string())}
+    columns[_WEIGHED] = pa.array(rows[_WEIGHED], pa.string())
+    return {**columns, _ATTENDED: pa.array(rows[_ATTENDED], pa.list_(pa.int32()))}
 
 
 def _weighed_to_json(weighed: Weighed, now_m: Tensor) -> dict[str, Any]:
@@ -166,6 +173,13 @@ def _weighed_from_json(values: dict[str, Any], now_m: Tensor) -> Weighed:
         every=int(values["every"]),
         ago=int(values["ago"]),
     )
+
+
+def _among(agents: int, some: list[int]) -> Tensor:
+    """Bool `(1, agents)`: who is one of `some`."""
+    chosen = torch.zeros(1, agents, dtype=torch.bool)
+    chosen[0, torch.tensor(some, dtype=torch.long)] = True
+    return chosen
 
 
 def _rounded(values: Tensor) -> list[float]:
@@ -205,10 +219,11 @@ def _parts(table: pa.Table, header: dict[str, Any]) -> dict[str, Any]:
     if header["version"] == 1:
         everyone = pa.array([list(range(agents))] * rows, pa.list_(pa.int32()))
         table = table.append_column("futures_agents", everyone)
-    if _WEIGHED not in table.column_names:
-        table = table.append_column(_WEIGHED, pa.nulls(rows, pa.string()))
-    for row, (who, shape, packed, plan, cost, weighed) in enumerate(
-        zip(*(table.column(name) for name in (*_IMAGINED, _WEIGHED)), strict=True)
+    for name, kind in ((_WEIGHED, pa.string()), (_ATTENDED, pa.list_(pa.int32()))):
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(rows, kind))
+    for row, (who, shape, packed, plan, cost, weighed, attended) in enumerate(
+        zip(*(table.column(name) for name in (*_IMAGINED, _WEIGHED, _ATTENDED)), strict=True)
     ):
         if not shape.is_valid:
             continue
@@ -225,6 +240,7 @@ def _parts(table: pa.Table, header: dict[str, Any]) -> dict[str, Any]:
             futures_m=futures[None],
             cost={t: v for t, v in zip(header["imagined_terms"], terms, strict=True) if not v.isnan().all()},
             weighed=_weighed_from_json(json.loads(weighed.as_py()), position[row, 0]) if weighed.is_valid else None,
+            attended=_among(agents, attended.as_py()) if attended.is_valid else None,
         )
     return {
         "states": TrafficState(position_m=position, **others),

@@ -130,7 +130,9 @@ def _imaginations(episode: Episode, seen: np.ndarray, origin: np.ndarray, arrays
             total = sum(_numpy(values)[0] for values in imagined.cost.values())
             arrays.add(f"expected{step}", np.asarray(total), 0.0001, order=1)
         weighed = _weighed(episode, imagined.weighed, step, origin, arrays) if imagined.weighed else None
-        listed.append({"step": step, "stride": stride, "cars": cars.tolist(), "weighed": weighed})
+        attended = None if imagined.attended is None else np.flatnonzero(_numpy(imagined.attended)[0, seen]).tolist()
+        about = {"step": step, "stride": stride, "cars": cars.tolist(), "weighed": weighed, "attended": attended}
+        listed.append(about)
     return listed
 
 

@@ -24,6 +24,7 @@ LIGHT = {
     "leader": "#ffe14d",
     "imagined": "#e7c2ff",
     "weighed": "#c3d4e3",
+    "attended": "#ff6ec7",
     "crash": "#ff5a36",
     "plate": "#ffffffdb",
     "expected": "#8d4fc4",

@@ -20,7 +20,8 @@ class Driver(Protocol):
 
     A driver may have `chosen_lane`, the lane of the road that each ego steers for since it last acted, long `(batch,)`:
     traffic that looks at the ego's indicator sees it. One that stands under a safety net has `acted`, bool `(batch,)`:
-    whether the net overrode it then.
+    whether the net overrode it then. One that was taught concepts has `attended`, bool `(batch, concept, agent)`: whom
+    each of them is about.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Imagination:
     futures_m: Tensor  # (batch, sample, step, agent, 2)
     cost: dict[str, Tensor] = field(default_factory=dict)  # term: (batch, step), the weighted energy it expects
     weighed: Weighed | None = None  # the plans that it chose from, if it did
+    attended: Tensor | None = None  # (batch, agent) bool: whom its concepts are about, if it was taught any
 
     def of(self, episode: int) -> Imagination:
         """What it expected in one episode, as a batch of one on the CPU."""
@@ -115,6 +117,7 @@ class Imagination:
             futures_m=self.futures_m[episode : episode + 1].cpu(),
             cost={name: cost[episode : episode + 1].cpu() for name, cost in self.cost.items()},
             weighed=self.weighed and self.weighed.of(episode),
+            attended=None if self.attended is None else self.attended[episode : episode + 1].cpu(),
         )
 
 

@@ -30,12 +30,17 @@ class LaneNeighbours:
 NeighbourSource = Callable[[TrafficState, Road, Tensor], LaneNeighbours]  # as `lane_neighbours`
 
 
-def nearest_indices(state: TrafficState, count: int) -> Tensor:
-    """Which agents of `state (batch, agent)` are those of `nearest_agents`, long `(batch, min(count + 1, agent))`."""
+def nearest_indices(state: TrafficState, count: int, kept: Tensor | None = None) -> Tensor:
+    """Which agents of `state (batch, agent)` are those of `nearest_agents`, long `(batch, min(count + 1, agent))`.
+
+    Those that are `kept`, bool `(batch, agent)`, count as the nearest.
+    """
     batch, agents = state.heading_rad.shape
     if agents <= count + 1:
         return torch.arange(agents, device=state.valid.device).expand(batch, agents)
     distance = (state.position_m - state.position_m[:, :1]).norm(dim=-1).masked_fill(~state.valid, torch.inf)
+    if kept is not None:
+        distance = distance.masked_fill(kept, -0.5)
     distance[:, 0] = -1.0
     return distance.topk(count + 1, largest=False).indices
 
@@ -50,6 +55,11 @@ def pick_agents(state: TrafficState, agents: Tensor) -> TrafficState:
         return values.gather(dims - 1, at)
 
     return state.map(pick)
+
+
+def pick_attended(attended: Tensor, agents: Tensor) -> Tensor:
+    """Whether each of the agents `agents (batch, n)` is attended to, of `attended (batch, concept, agent)`."""
+    return attended.gather(2, agents[:, None].expand(-1, attended.shape[1], -1))
 
 
 def nearest_agents(state: TrafficState, count: int) -> TrafficState:

@@ -10,11 +10,15 @@ from torch import Tensor
 
 
 class _TensorRecord:
-    """Moves, indexes and detaches every tensor of a frozen dataclass at once."""
+    """Moves, indexes and detaches every tensor of a frozen dataclass at once; a field may be None in all of them."""
 
     def map(self, function: Callable[[Tensor], Tensor]):
         """The same record with `function` applied to each of its tensors."""
-        return replace(self, **{f.name: function(getattr(self, f.name)) for f in fields(self)})  # type: ignore[type-var,arg-type]
+        return replace(self, **{name: function(values) for name, values in self._tensors()})  # type: ignore[type-var]
+
+    def _tensors(self) -> list[tuple[str, Tensor]]:
+        named = ((f.name, getattr(self, f.name)) for f in fields(self))  # type: ignore[arg-type]
+        return [(name, values) for name, values in named if values is not None]
 
     def __getitem__(self, index):
         """Index the leading dimensions of every tensor alike: `history[:, -1]` is the last scene."""
@@ -26,7 +30,8 @@ class _TensorRecord:
         def choose(one: Tensor, two: Tensor) -> Tensor:
             return torch.where(mask.view(*mask.shape, *[1] * (one.dim() - mask.dim())), one, two)
 
-        return replace(self, **{f.name: choose(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)})  # type: ignore[type-var,arg-type]
+        both = {name: choose(values, getattr(other, name)) for name, values in self._tensors()}
+        return replace(self, **both)  # type: ignore[type-var]
 
     def to(self, device: torch.device | str):
         return self.map(lambda tensor: tensor.to(device))
@@ -37,12 +42,18 @@ class _TensorRecord:
     @classmethod
     def stack(cls, records, dim: int = 0):
         """Stack equal-shaped records along a new leading dimension."""
-        return cls(**{f.name: torch.stack([getattr(r, f.name) for r in records], dim) for f in fields(cls)})  # type: ignore[arg-type]
+        return cls._joined(records, lambda tensors: torch.stack(tensors, dim))
 
     @classmethod
     def cat(cls, records, dim: int = 0):
         """Concatenate records along an existing leading dimension."""
-        return cls(**{f.name: torch.cat([getattr(r, f.name) for r in records], dim) for f in fields(cls)})  # type: ignore[arg-type]
+        return cls._joined(records, lambda tensors: torch.cat(tensors, dim))
+
+    @classmethod
+    def _joined(cls, records, join: Callable[[list[Tensor]], Tensor]):
+        records = list(records)
+        names = [name for name, _ in records[0]._tensors()]
+        return replace(records[0], **{name: join([getattr(r, name) for r in records]) for name in names})
 
 
 @dataclass(frozen=True)
@@ -104,7 +115,8 @@ class Controls(_TensorRecord):
 
 @dataclass(frozen=True)
 class Goal(_TensorRecord):
-    """What a driver is asked for: a speed, and a lane of the road (`-1`: any)."""
+    """What a driver is asked for: a speed, a lane of the road (`-1`: any), and whom a taught concept is about."""
 
     desired_speed_mps: Tensor  # (batch,) float
     lane: Tensor  # (batch,) long
+    attended: Tensor | None = None  # (batch, agent) bool; a row of False: whoever suits

@@ -5,7 +5,7 @@ const PLAY = "M8 5v14l11-7z", PAUSE = "M7 5h3.6v14H7zM13.4 5H17v14h-3.6z";
 const KEYS = [["Space", "play or pause"], ["← →", "one step"], ["Shift + ← →", "one second"], ["Home, End", "first, last step"],
   ["[ ]", "slower, faster"], ["+ −", "zoom (or the wheel)"], ["0", "reset zoom and position (or double click)"], ["C", "next view"],
   ["V", "next colouring"], ["P", "plan on or off"], ["F", "imagined futures on or off"], ["T", "trails on or off"],
-  ["W", "weighed plans on or off"], ["?", "this help"]];
+  ["W", "weighed plans on or off"], ["A", "whom the concept attends to on or off"], ["?", "this help"]];
 
 const element = (id) => document.getElementById(id);
 
@@ -67,6 +67,7 @@ class Player {
     rows.push(["Leader", "leader", scene.colourBy === "speed" ? "ring" : ""]);
     if (episode.imaginations.length) rows.push(["Plan", "ego", "thin"], ["Imagined futures", "imagined", "thin"]);
     if (this.weighed && this.weighed.any) rows.push(["Plans that lost", "weighed", "thin"], ["of which hit somebody", "crash", "thin"]);
+    if (episode.imaginations.some(({ attended }) => attended && attended.length)) rows.push(["Attended to by the concept", "attended", "ring"]);
     element("key").replaceChildren(...rows.map(([label, colour, shape]) => {
       const item = document.createElement("li"), mark = document.createElement("i");
       mark.className = shape;
@@ -162,7 +163,7 @@ class Player {
       "[": () => this.changeRate(-1), "]": () => this.changeRate(1), "+": () => this.zoom(1.25), "=": () => this.zoom(1.25), "-": () => this.zoom(0.8),
       0: () => { this.camera.reset(); this.draw(); }, c: () => cycle("camera"), v: () => cycle("colour"),
       p: () => toggleShown("plan"), f: () => toggleShown("futures"), t: () => toggleShown("trails"),
-      w: () => toggleShown("weighed"), "?": () => element("help").showModal(),
+      w: () => toggleShown("weighed"), a: () => toggleShown("attended"), "?": () => element("help").showModal(),
     };
     const act = acts[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (!act) return;

@@ -1,13 +1,13 @@
 // The traffic from above.
 
-const TRAIL_S = 2.5, PLAN_DOT_S = 0.5, FULL_COLOUR_MPS = 7;
+const TRAIL_S = 2.5, PLAN_DOT_S = 0.5, FULL_COLOUR_MPS = 7, RING_M = 0.8;
 
 class Scene {
   constructor(canvas, episode, camera, palette) {
     Object.assign(this, { canvas, episode, camera, palette });
     this.context = canvas.getContext("2d");
     this.colourBy = "speed";
-    this.shows = { plan: true, futures: true, trails: true, weighed: true };
+    this.shows = { plan: true, futures: true, trails: true, weighed: true, attended: true };
     this.picked = null;  // the row of the weighed plan that is pointed at
     this.paths = {};
     for (const name of ["surfaces", "closed"]) this.paths[name] = tracePaths(episode.road[name], true);
@@ -31,6 +31,7 @@ class Scene {
     if (imagined && this.shows.futures) this.drawFutures(imagined, t);
     if (imagined && imagined.weighed && this.shows.weighed) this.drawWeighed(imagined, t);
     if (imagined && this.shows.plan) this.drawPlan(imagined, t);
+    if (imagined && imagined.attended && this.shows.attended) this.drawAttended(imagined, t);
     for (const car of cars) if (car.car) this.drawCar(car, cars, t);
     if (cars.length && cars[0].car === 0) this.drawCar(cars[0], cars, t);
     this.drawCrash(t);
@@ -169,6 +170,33 @@ class Scene {
       context.arc(plan[2 * i], plan[2 * i + 1], radius * 0.5, 0, 7);
       context.fillStyle = "#fff";
       context.fill();
+    }
+  }
+
+  // A ring around whom the driver's concept is about, and a line there from the ego.
+  drawAttended({ attended }, t) {
+    const { context, episode, pixel } = this, ego = episode.car(0, t);
+    if (!ego) return;
+    context.strokeStyle = this.palette("attended");
+    context.lineCap = "butt";
+    for (const index of attended) {
+      const car = episode.car(index, t);
+      if (!car) continue;
+      context.lineWidth = Math.max(0.2, 1.3 * pixel);
+      context.setLineDash([Math.max(1.6, 4 * pixel), Math.max(1.2, 3 * pixel)]);
+      context.beginPath();
+      context.moveTo(ego.x, ego.y);
+      context.lineTo(car.x, car.y);
+      context.stroke();
+      context.setLineDash([]);
+      const away = Math.max(RING_M, 3 * pixel), long = Math.max(car.length, 4 * pixel) + 2 * away, wide = Math.max(car.width, 2.2 * pixel) + 2 * away;
+      context.save();
+      context.translate(car.x, car.y);
+      context.rotate(car.heading);
+      context.lineWidth = Math.max(0.35, 2.2 * pixel);
+      box(context, -long / 2, -wide / 2, long, wide, Math.min(0.55, wide / 4) + away);
+      context.stroke();
+      context.restore();
     }
   }
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from attending import attending
 from example_episodes import highway_episode, weighing
 
 from drivecast.envs.replay.episode import Episode, EpisodeMetadata
@@ -76,6 +77,39 @@ def test_plans_that_do_not_fit_together_are_refused(episode: Episode) -> None:
         replace(episode, imaginations={0: broken})
 
 
+def test_whom_a_concept_is_about_comes_back(episode: Episode, tmp_path: Path) -> None:
+    written = attending(episode, 2, 4, since=10)
+    untaught = replace(written.imaginations[20], attended=None)
+    written = replace(written, imaginations=written.imaginations | {20: untaught})
+    written.write(tmp_path / "a.parquet")
+    again = {step: imagined.attended for step, imagined in Episode.read(tmp_path / "a.parquet").imaginations.items()}
+    assert again.pop(20) is None
+    for step, attended in again.items():
+        assert attended is not None
+        assert attended.dtype == torch.bool
+        assert attended.tolist() == [[False, False, step >= 10, False, step >= 10, False]]
+
+
+@pytest.mark.parametrize(
+    "attended", [torch.ones(1, 5, dtype=torch.bool), torch.ones(6, dtype=torch.bool), torch.ones(1, 6)]
+)
+def test_attention_to_other_agents_than_the_episodes_is_refused(episode: Episode, attended: torch.Tensor) -> None:
+    broken = replace(episode.imaginations[0], attended=attended)
+    with pytest.raises(ValueError, match=r"attended at step 0 must be bool \(1, 6\); got "):
+        replace(episode, imaginations={0: broken})
+
+
+def test_a_file_that_attends_to_nobody_there_is_refused_with_one_line(episode: Episode, tmp_path: Path) -> None:
+    attending(episode, 2).write(tmp_path / "a.parquet")
+    table = pq.read_table(tmp_path / "a.parquet")
+    elsewhere = pa.array([[99]] * table.num_rows, pa.list_(pa.int32()))
+    place = table.column_names.index("attended")
+    pq.write_table(table.set_column(place, "attended", elsewhere), tmp_path / "b.parquet")
+    with pytest.raises(InputError) as error:
+        Episode.read(tmp_path / "b.parquet")
+    assert "damaged episode" in one_line(error)
+
+
 def test_plans_are_told_in_words(episode: Episode) -> None:
     written = weighing(episode)
     weighed = written.imaginations[5].weighed
@@ -119,6 +153,22 @@ def test_an_episode_of_the_first_format_is_read(episode: Episode, tmp_path: Path
     pq.write_table(earlier.replace_schema_metadata({b"drivecast.episode": json.dumps(header)}), tmp_path / "a.parquet")
     now, then = (Episode.read(tmp_path / name).imaginations for name in ("now.parquet", "a.parquet"))
     assert all(torch.equal(now[step].futures_m, then[step].futures_m) for step in now)
+
+
+@pytest.mark.parametrize(("version", "missing"), [(2, ["weighed", "attended"]), (3, ["attended"])])
+def test_an_episode_of_a_format_without_some_columns_is_read(
+    episode: Episode, tmp_path: Path, version: int, missing: list[str]
+) -> None:
+    attending(weighing(episode), 2).write(tmp_path / "now.parquet")
+    table = pq.read_table(tmp_path / "now.parquet")
+    header = json.loads(table.schema.metadata[b"drivecast.episode"]) | {"version": version}
+    earlier = table.drop_columns(missing)
+    pq.write_table(earlier.replace_schema_metadata({b"drivecast.episode": json.dumps(header)}), tmp_path / "a.parquet")
+    now, then = (Episode.read(tmp_path / name).imaginations for name in ("now.parquet", "a.parquet"))
+    for step in now:
+        assert torch.equal(now[step].plan_m, then[step].plan_m)
+        assert (then[step].weighed is None) == ("weighed" in missing)
+        assert then[step].attended is None
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import imageio.v2 as imageio
 import numpy as np
 import pytest
 import torch
+from attending import attending
 from example_episodes import curved_road, highway_episode
 from PIL import Image, ImageColor
 
@@ -149,6 +150,41 @@ def test_no_future_is_drawn_for_who_was_not_imagined() -> None:
         header = header_of(pack(known(cars)))
         assert [car for each in header["imaginations"] for car in each["cars"] if car >= cars] == []
         assert {car for each in header["imaginations"] for car in each["cars"]} == set(range(1, cars))
+
+
+@pytest.mark.parametrize(("theme", "colours"), [("light", LIGHT), ("dark", DARK)])
+def test_whom_a_concept_is_about_is_ringed_from_then_on(theme: str, colours: dict[str, str]) -> None:
+    episode = highway_episode(steps=20, cars=6)
+    told = FrameArtist(attending(episode, 2, since=10), 640, 368, theme)
+    untold = FrameArtist(episode, 640, 368, theme)
+    assert told.draw(9.5).tobytes() == untold.draw(9.5).tobytes()
+    assert share_of(untold.draw(12.5), colours["attended"]) == 0
+    assert share_of(told.draw(12.5), colours["attended"]) > 0.0003
+
+
+def test_who_is_attended_to_but_gone_is_not_ringed() -> None:
+    episode = attending(highway_episode(steps=20, cars=6), 2)
+    valid = episode.states.valid.clone()
+    valid[8:, 2] = False
+    artist = FrameArtist(replace(episode, states=replace(episode.states, valid=valid)), 640, 368)
+    assert share_of(artist.draw(6.0), LIGHT["attended"]) > 0.0003
+    assert share_of(artist.draw(8.0), LIGHT["attended"]) == 0
+
+
+def test_a_page_holds_whom_a_concept_is_about_by_the_places_of_its_cars() -> None:
+    episode = attending(highway_episode(steps=20, cars=6), 2, 4, since=10)
+    valid = episode.states.valid.clone()
+    valid[:, 1] = False  # never there: left out of the page
+    header = header_of(pack(replace(episode, states=replace(episode.states, valid=valid))))
+    assert [(each["step"], each["attended"]) for each in header["imaginations"]] == [
+        (0, []),
+        (5, []),
+        (10, [1, 3]),
+        (15, [1, 3]),
+    ]
+    assert [header["cars"][place]["name"] for place in (1, 3)] == [2, 4]
+    untaught = header_of(pack(highway_episode(steps=20, cars=6)))
+    assert all(each["attended"] is None for each in untaught["imaginations"])
 
 
 def header_of(packed: bytes) -> dict:

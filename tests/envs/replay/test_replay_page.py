@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from attending import attending
 from example_episodes import curved_road, highway_episode, weighing
 
 from drivecast.envs.replay.episode import Episode
@@ -273,6 +274,23 @@ def test_the_plans_that_were_weighed_are_listed_drawn_and_pointed_at(show, tmp_p
 
 def test_who_weighed_nothing_has_no_table_of_plans(replay: Page) -> None:
     assert not replay.tab.locator("#weighed-panel").is_visible()
+
+
+def test_whom_a_concept_is_about_is_ringed_named_in_the_key_and_can_be_taken_away(show, tmp_path: Path) -> None:
+    replay = show(written(tmp_path, attending(highway_episode(steps=STEPS, cars=8), 2, since=20)))
+    assert "Attended to by the concept" in replay.tab.locator("#key li").all_inner_texts()
+    replay.tab.evaluate("replay.seek(19)")
+    assert replay.share_of("scene", LIGHT["attended"]) == 0
+    replay.tab.evaluate("replay.seek(20)")
+    assert replay.share_of("scene", LIGHT["attended"]) > 0.0005
+    replay.tab.keyboard.press("a")
+    assert replay.share_of("scene", LIGHT["attended"]) == 0
+
+
+def test_the_key_names_no_concept_where_nobody_is_attended_to(show, tmp_path: Path) -> None:
+    for episode in (highway_episode(steps=10, cars=4), attending(highway_episode(steps=10, cars=4))):
+        replay = show(written(tmp_path, episode))
+        assert replay.tab.locator("#key li", has_text="concept").count() == 0
 
 
 def test_a_crash_is_marked(show, tmp_path: Path) -> None:
