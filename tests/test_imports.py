@@ -29,6 +29,7 @@ ROOMS = {
     "worldmodel.forecaster": {"scene", "storage"},
     "worldmodel.energy": {"scene", "forecaster"},
     "worldmodel.training": {"scene", "storage", "recordings", "forecaster", "energy"},
+    "worldmodel.concepts": {"scene", "storage", "recordings", "forecaster", "training"},
     "worldmodel.evaluation": {"scene", "storage", "recordings", "forecaster", "energy", "training"},
     "planner.costs": set(),
     "planner.imagination": {"costs"},

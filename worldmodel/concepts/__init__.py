@@ -1,0 +1,1 @@
+"""Concepts: energies over entities that are taught by a few demonstrations."""

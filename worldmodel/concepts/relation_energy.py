@@ -1,0 +1,137 @@
+"""The energy of a concept: a relation network over entities, whom it is about, and a code of what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from drivecast.worldmodel.concepts.entities import Entities
+from drivecast.worldmodel.errors import InputError
+
+SLOWEST_MPS = 3.0  # below it a time gap is as at this speed
+RELATION_FEATURES = 16
+
+
+@dataclass(frozen=True)
+class RelationEnergyConfig:
+    """The network.
+
+    Args:
+        features: Numbers that say how one entity stands to another.
+        code_dims: Dimensions of a concept's code.
+        hidden: Width of its layers.
+        relation_dims: Numbers that a pair of entities is summed up in.
+        outputs: Numbers whose squares are the energy.
+        all_pairs: Relations between any two entities; if False, only those of entity 0 to the others.
+    """
+
+    features: int = RELATION_FEATURES
+    code_dims: int = 12
+    hidden: int = 64
+    relation_dims: int = 32
+    outputs: int = 16
+    all_pairs: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("features", "code_dims", "hidden", "relation_dims", "outputs"):
+            if getattr(self, name) < 1:
+                raise InputError(f"model.{name}: expected at least 1, got {getattr(self, name)}")
+
+
+class RelationEnergy(nn.Module):
+    """E(x, a, w) = |f(1/T sum over t, i, j of a_i a_j g(x_i, x_j, w), w)|², low where the concept w holds of a in x.
+
+    Of the relations x `(batch, time, i, j, feature)` between entities, the attention a `(batch, entity)` in [0, 1] and
+    the code w `(batch, code)`. Source: Mordatch 2018 (arXiv 1811.02486), section 2; the mean over time instead of the
+    sum makes energies of stretches of different lengths comparable.
+    """
+
+    def __init__(self, config: RelationEnergyConfig) -> None:
+        super().__init__()
+        self.config = config
+        hidden, code = config.hidden, config.code_dims
+        self.first = nn.Linear(config.features, hidden)
+        self.second = nn.Linear(hidden, hidden)
+        self.summed_up = nn.Linear(hidden, config.relation_dims)
+        self.code_first = nn.Linear(code, hidden, bias=False)
+        self.code_second = nn.Linear(code, hidden, bias=False)
+        self.judge = nn.Sequential(
+            nn.Linear(config.relation_dims + code, hidden), nn.SiLU(), nn.Linear(hidden, config.outputs)
+        )
+        # how far codes are moved by each step of their inference; learned
+        self.log_code_step = nn.Parameter(torch.full((code,), -1.0))
+
+    def relations(self, pairs: Tensor, counts: Tensor, code: Tensor) -> Tensor:
+        """How each pair stands, a mean over the frames that count: `(batch, i, j, relation)`.
+
+        Args:
+            pairs: `(batch, time, i, j, feature)`.
+            counts: Bool `(batch, time, i, j)`.
+            code: `(batch, code)`.
+        """
+        shape = (len(pairs), 1, 1, 1, -1)
+        hidden = torch.nn.functional.silu(self.first(pairs) + self.code_first(code).view(shape))
+        hidden = torch.nn.functional.silu(self.second(hidden) * (1.0 + self.code_second(code).view(shape)))
+        weight = counts.to(hidden)
+        weight = weight / weight.sum(1, keepdim=True).clamp_min(1.0)
+        return self.summed_up((hidden * weight[..., None]).sum(1)) * counts.any(1)[..., None]
+
+    def judged(self, relations: Tensor, attention: Tensor, code: Tensor) -> Tensor:
+        """Energy `(batch, ...)` of `relations (batch, i, j, relation)` under `attention (batch, ..., entity)`.
+
+        Entity 0 is always attended to where only its relations count.
+        """
+        if self.config.all_pairs:
+            summed = torch.einsum("bijr,b...i,b...j->b...r", relations, attention, attention)
+        else:
+            summed = torch.einsum("bjr,b...j->b...r", relations[:, 0, 1:], attention[..., 1:])
+        code = code.view(len(code), *[1] * (summed.dim() - 2), -1).expand(*summed.shape[:-1], -1)
+        return self.judge(torch.cat([summed, code], -1)).square().sum(-1)
+
+    def forward(self, pairs: Tensor, counts: Tensor, attention: Tensor, code: Tensor) -> Tensor:
+        """Energy, `(batch,)`; see `relations` and `judged`."""
+        return self.judged(self.relations(pairs, counts, code), attention, code)
+
+
+Relate = Callable[[Entities], tuple[Tensor, Tensor]]
+
+
+def ego_relations(entities: Entities) -> tuple[Tensor, Tensor]:
+    """How others stand to the ego: `(batch, time, 1, entity, 16)`, of order one, and which of them count.
+
+    Distances and differences in position and speed, the time gap of whoever comes behind, both vehicles' own motion.
+    """
+    ego = entities.map(lambda values: values[:, :, :1] if values.dim() == 3 else values)
+    ahead, left = entities.along_m - ego.along_m, entities.across_m - ego.across_m
+    gap = ahead.abs() - (entities.length_m + ego.length_m) / 2
+    behind_mps = torch.where(ahead.detach() >= 0, ego.speed_mps, entities.speed_mps)
+    time_gap_s = gap / behind_mps.clamp_min(SLOWEST_MPS)
+    is_ahead = torch.tanh(ahead / 3.0)
+    own_off, off = ego.off_centre_m, entities.off_centre_m
+    features = [
+        ahead / 20.0,
+        torch.tanh(ahead / 8.0),
+        is_ahead,
+        is_ahead * torch.tanh(time_gap_s),
+        is_ahead * (time_gap_s / 2.0).clamp(-1.0, 2.0),
+        left / 4.0,
+        torch.tanh(left / 1.5),
+        (left / 4.0).square().clamp_max(4.0),
+        (entities.speed_mps - ego.speed_mps) / 4.0,
+        ego.speed_mps / 20.0,
+        ego.acceleration_mps2 / 2.0,
+        entities.acceleration_mps2 / 2.0,
+        ego.yaw_rad / 0.05,
+        own_off / 2.0,
+        off / 2.0,
+        entities.length_m / 5.0 - 1.0,
+    ]
+    pairs = torch.stack([values.expand_as(ahead) for values in features], -1)
+    pairs = pairs.clamp(-5.0, 5.0)  # beyond it nothing is told apart
+    others = torch.ones_like(entities.valid)
+    others[:, :, 0] = False
+    counts = entities.valid & ego.valid & others
+    return pairs[:, :, None], counts[:, :, None]
