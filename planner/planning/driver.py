@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from drivecast.planner.costs.concept import ConceptTerm, concept_terms
 from drivecast.planner.costs.energy import PLANNING_ENERGY, Energy, EnergyConfig
 from drivecast.planner.imagination.rule_world import RuleWorld
 from drivecast.planner.imagination.world import HeldWorld, World
@@ -22,10 +23,12 @@ from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.draws import LatentDraws
 from drivecast.worldmodel.forecaster.model import WorldModel
 from drivecast.worldmodel.scene.driver import Imagination, Weighed
-from drivecast.worldmodel.scene.lane_neighbours import nearest_indices, pick_agents
+from drivecast.worldmodel.scene.lane_neighbours import nearest_indices, pick_agents, pick_attended
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
+# What a search offers where a concept may ask for more than to get on: to follow farther behind, to fall back
+SLOWER_MPS, TIME_GAPS_S = (0.0, 3.0), (0.3, 1.2)
 STRETCHES_PER_PIECE = 2  # the first one has few plans, and a rollout with its gradient takes as long as two
 
 
@@ -43,6 +46,8 @@ class PlannerConfig:
         search: The search among manoeuvres.
         refinement: What gradients add to the plan; of the planner that takes them.
         sampling: What samples add to the plan; of the planner that takes those.
+        concepts: Taught concepts that plans are to fulfil, each FILE or FILE=WEIGHT. With them, where search.slower_mps
+            is not set, plans may also follow at 1.2 s, and keep the present speed or 3 m/s less.
     """
 
     decide_every_s: float = 0.5
@@ -53,6 +58,7 @@ class PlannerConfig:
     search: SearchConfig = field(default_factory=SearchConfig)
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    concepts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.decide_every_s <= 0 or self.max_agents < 2:
@@ -82,14 +88,28 @@ class Planner(ABC):
         config: The planner.
         dt_s: Time step of the world and between two calls, s.
         name: The driver's.
+        device: Where it computes.
+        concepts: Concepts that plans are to fulfil, beside those that `config` names.
     """
 
     history_steps = 20
 
-    def __init__(self, config: PlannerConfig, dt_s: float, name: str) -> None:
+    def __init__(
+        self,
+        config: PlannerConfig,
+        dt_s: float,
+        name: str,
+        device: torch.device | str = "cpu",
+        concepts: Sequence[ConceptTerm] = (),
+    ) -> None:
         self.config, self.dt_s, self.name = config, dt_s, name
-        self.energy = Energy(config.energy)
-        self.search = ManoeuvreSearch(config.search, config.law, self.energy, dt_s)
+        self.device = torch.device(device)
+        self.concepts = [*concept_terms(config.concepts, str(self.device)), *concepts]
+        self.energy = Energy(config.energy, self.concepts)
+        search = config.search
+        if self.concepts and not search.slower_mps:
+            search = replace(search, slower_mps=SLOWER_MPS, time_gaps_s=TIME_GAPS_S)
+        self.search = ManoeuvreSearch(search, config.law, self.energy, dt_s)
         self.decide_every = max(1, round(config.decide_every_s / dt_s))
         self._steps = 0
 
@@ -99,13 +119,14 @@ class Planner(ABC):
         return self._lane
 
     @property
+    def attended(self) -> Tensor | None:
+        """Whom each concept is about, bool `(batch, concept, agent)`, once that is decided; None without concepts."""
+        return self._attended
+
+    @property
     def found(self) -> Found | None:
         """What the plan in hand was chosen from; None before the first decision."""
         return self._driven.found
-
-    @property
-    @abstractmethod
-    def device(self) -> torch.device: ...
 
     @abstractmethod
     def world(self, history: TrafficState, road: Road, futures: int, sample: bool) -> World:
@@ -121,7 +142,7 @@ class Planner(ABC):
         Made at once, and nothing is decided by it.
         """
         agents = nearest_indices(history[:, -1], self.config.max_agents - 1)
-        futures = self.config.search.futures
+        futures = self.search.config.futures
         world = self.world(pick_agents(history, agents), road, futures, sample=futures > 1)
         *_, found = self.search.stretch_by_stretch(world, goal, bound)
         assert found is not None
@@ -135,6 +156,11 @@ class Planner(ABC):
         scene, road, goal = scene.to(self.device), road.to(self.device), goal.to(self.device)
         self._lane = road.project(scene.position_m[:, :1]).lane[:, 0]
         self._steps = 0
+        self._attended: Tensor | None = None
+        if self.concepts:
+            shape = len(scene.valid), len(self.concepts), scene.valid.shape[1]
+            told = goal.attended
+            self._attended = torch.zeros(shape, dtype=torch.bool) if told is None else told.cpu()
         self.improvement = self.improved_by()  # anew, with the noise that it begins with
         self._pieces: Iterator[_Driven | None] = iter(())
         plan = self.search.keeping(goal, road, self._lane)
@@ -145,9 +171,9 @@ class Planner(ABC):
     @torch.no_grad()
     def act(self, history: TrafficState, road: Road, goal: Goal) -> Controls:
         given = history.valid.device
-        agents = nearest_indices(history[:, -1], self.config.max_agents - 1)
-        history, road, goal = pick_agents(history, agents).to(self.device), road.to(self.device), goal.to(self.device)
-        self._present = history, road, goal
+        history, goal, agents = self._nearest(history, goal)
+        history, road, goal = history.to(self.device), road.to(self.device), goal.to(self.device)
+        self._present, self._agents = (history, road, goal), agents
         self._decide()
         driven, scene = self._driven, history[:, -1]
         controls = self.search.laws(driven.plan, driven.lanes, road, self._steps - driven.found_at)(0, scene)
@@ -156,6 +182,30 @@ class Planner(ABC):
         controls = with_added(controls, driven.added[:, since], scene, driven.plan, self.config.law)
         before = history.speed_mps[:, -min(2, history.valid.shape[1]), 0]
         return self.config.law.eased(controls, (scene.speed_mps[:, 0] - before) / self.dt_s, self.dt_s).to(given)
+
+    def _nearest(self, history: TrafficState, goal: Goal) -> tuple[TrafficState, Goal, Tensor]:
+        """The history of the nearest and of whom concepts are about, the goal that says who they are, and which."""
+        kept = self._attended
+        if kept is None:
+            agents = nearest_indices(history[:, -1], self.config.max_agents - 1)
+            return pick_agents(history, agents), replace(goal, attended=None), agents
+        kept = kept.to(history.valid.device)
+        seen = (history.valid[:, -1, None] | ~kept).all(2, keepdim=True)  # who is lost is looked for anew
+        self._attended = kept & seen
+        agents = nearest_indices(history[:, -1], self.config.max_agents - 1, self._attended.any(1))
+        return pick_agents(history, agents), replace(goal, attended=pick_attended(self._attended, agents)), agents
+
+    def _attend(self, found: Found, best: Tensor, agents: Tensor, road: Road) -> None:
+        """Where it is not decided yet, each concept is about whom it is lowest of at the end of the `best` plans."""
+        assert self._attended is not None
+        attended, futures = self._attended, self.search.config.futures
+        end = found.stretches[-1].states[best * futures]
+        for number, term in enumerate(self.concepts):
+            undecided = ~attended[:, number].any(1)
+            if bool(undecided.any()):
+                about = term.score.judged(end, road, self.dt_s)[1].to(attended.device)
+                about = torch.zeros_like(attended[:, number]).scatter(1, agents, about)
+                attended[:, number] |= about & undecided[:, None]
 
     def _decide(self) -> None:
         """This step's share of the decision."""
@@ -170,15 +220,17 @@ class Planner(ABC):
 
     def _deciding(self) -> Iterator[_Driven | None]:
         """A decision in pieces that take about as long; the last one is the plan to go over to."""
-        begun, before = self._steps, self._driven
+        begun, before, agents = self._steps, self._driven, self._agents
         history, road, goal = self._present
-        futures = self.config.search.futures
+        futures = self.search.config.futures
         world = self.world(history, road, futures, sample=futures > 1)
         for number, found in enumerate(self.search.stretch_by_stretch(world, goal, self._lane), 1):
             if found is None and number % STRETCHES_PER_PIECE == 0:
                 yield None
         assert found is not None
         best = found.best(len(history.valid))
+        if self._attended is not None:
+            self._attend(found, best, agents, road)
         lanes = torch.stack([part.lane[rows] for part, rows in zip(found.stretches, found.way(best), strict=True)], 1)
         plan, added, refined_at = found.manoeuvre[best], torch.zeros_like(before.added[:, :1]), begun
         if self.improvement is not None:
@@ -245,17 +297,20 @@ class GradientPlanner(ObservingPlanner):
         config: The planner.
         name: The driver's.
         seed: Of the futures.
+        concepts: Concepts that plans are to fulfil, beside those that `config` names.
     """
 
     def __init__(
-        self, model: WorldModel, config: PlannerConfig | None = None, name: str = "planner", seed: int = 0
+        self,
+        model: WorldModel,
+        config: PlannerConfig | None = None,
+        name: str = "planner",
+        seed: int = 0,
+        concepts: Sequence[ConceptTerm] = (),
     ) -> None:
-        super().__init__(config or PlannerConfig(), model.config.dt_s, name)
+        device = next(model.parameters()).device
+        super().__init__(config or PlannerConfig(), model.config.dt_s, name, device, concepts)
         self.model, self.seed = model, seed
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.model.parameters()).device
 
     def world(self, history: TrafficState, road: Road, futures: int, sample: bool) -> World:
         rows = torch.arange(len(history.valid), device=self.device).repeat_interleave(futures)
@@ -282,17 +337,19 @@ class RulePlanner(ObservingPlanner):
         config: The planner.
         dt_s: Time step of the world and between two calls, s.
         name: The driver's.
+        concepts: Concepts that plans are to fulfil, beside those that `config` names.
     """
 
     def __init__(
-        self, follows: bool, config: PlannerConfig | None = None, dt_s: float = 0.1, name: str = "rule-planner"
+        self,
+        follows: bool,
+        config: PlannerConfig | None = None,
+        dt_s: float = 0.1,
+        name: str = "rule-planner",
+        concepts: Sequence[ConceptTerm] = (),
     ) -> None:
-        super().__init__(config or PlannerConfig(), dt_s, name)
+        super().__init__(config or PlannerConfig(), dt_s, name, concepts=concepts)
         self.follows = follows
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device("cpu")
 
     def world(self, history: TrafficState, road: Road, futures: int, sample: bool) -> World:
         rows = torch.arange(len(history.valid), device=self.device).repeat_interleave(futures)

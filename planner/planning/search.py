@@ -31,6 +31,7 @@ class SearchConfig:
         branch_every_s: Time between two choices of a lane within a plan, s.
         beam: Plans of an episode that are kept at each choice.
         time_gaps_s: Time gaps of which each plan keeps one, s.
+        slower_mps: Each plan wants the goal's speed, or so much less than the ego's present one, m/s; with concepts.
         futures: Futures of the others in which each plan is driven.
         worst_share: Plans are judged by the mean over this share of their futures, the worst ones (CVaR); 1: over all.
         contact_cost: Energy of a contact at once; at the horizon's end it costs half of it.
@@ -49,6 +50,7 @@ class SearchConfig:
     branch_every_s: float = 1.5
     beam: int = 8
     time_gaps_s: tuple[float, ...] = (0.3,)
+    slower_mps: tuple[float, ...] = ()
     futures: int = 1
     worst_share: float = 1.0
     contact_cost: float = 50.0
@@ -238,17 +240,21 @@ class ManoeuvreSearch:
         offered = lanes != NO_LANE
         offered[:, 3] &= (lanes[:, :3] != bound[:, None]).all(1)
         gaps = torch.tensor(self.config.time_gaps_s, device=bound.device, dtype=scene.speed_mps.dtype)
-        count = len(gaps)
+        fastest = wished_mps(goal, road, here)[:, None]
+        slower = torch.tensor(self.config.slower_mps, device=bound.device, dtype=scene.speed_mps.dtype)
+        wishes = torch.cat([fastest, (scene.speed_mps[:, :1] - slower).clamp_min(0.0).minimum(fastest)], 1)
+        speeds = wishes.shape[1]
+        count = len(gaps) * speeds
         lanes = torch.cat([lanes.repeat_interleave(count, 1), here[:, None]], 1)
         offered = torch.cat([offered.repeat_interleave(count, 1), torch.ones_like(offered[:, :1])], 1)
-        gap = torch.cat([gaps.repeat(4), gaps[:1]]).expand(episodes, -1)
+        gap = torch.cat([gaps.repeat_interleave(speeds).repeat(4), gaps[:1]]).expand(episodes, -1)
+        wish = torch.cat([wishes.repeat(1, 4 * len(gaps)), fastest], 1)
         brakes = torch.zeros_like(offered)
         brakes[:, -1] = True
         episode, option = offered.nonzero(as_tuple=True)
         nothing = scene.speed_mps.new_zeros(episodes, futures)
-        wish = wished_mps(goal, road, here)[episode]
         lane = lanes[episode, option]
-        manoeuvre = Manoeuvre(lane, gap[episode, option], wish, brakes[episode, option])
+        manoeuvre = Manoeuvre(lane, gap[episode, option], wish[episode, option], brakes[episode, option])
         rows = (episode[:, None] * futures + torch.arange(futures, device=episode.device)).flatten()
         changes = (lane != bound[episode]).long()
         return _Plans(world.picked(rows), episode, lane, manoeuvre, changes, nothing[episode])
@@ -372,8 +378,8 @@ class ManoeuvreSearch:
         order = value.argsort(stable=True)
         order = order[plans.episode[order].argsort(stable=True)]  # by episode, the best first
         manoeuvre = plans.manoeuvre
-        gap = (manoeuvre.time_gap_s * 100).long()
-        what = [plans.episode, manoeuvre.lane, place, plans.first_lane, gap, manoeuvre.brakes.long()]
+        kind = [(manoeuvre.time_gap_s * 100).long(), (manoeuvre.wish_mps * 100).long(), manoeuvre.brakes.long()]
+        what = [plans.episode, manoeuvre.lane, place, plans.first_lane, *kind]
         key = torch.stack(what, 1)[order]
         _, group = torch.unique(key, dim=0, return_inverse=True)
         first = torch.full((int(group.max()) + 1,), len(group), device=order.device)

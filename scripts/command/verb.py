@@ -48,6 +48,8 @@ VERBS = {
             "surprise", "Find the moments of recordings that a world model finds most surprising.", positional=("data",)
         ),
         Verb("train-policy", "Train a driver by backpropagating a cost through imagined futures.", shared=True),
+        Verb("train-concepts", "Train the energy under which concepts are taught by a few demonstrations."),
+        Verb("teach", "Teach a concept by a few demonstrations.", output_is_folder=False),
         Verb("distil-planner", "Teach a policy which lanes to choose by what the planner finds in imagination."),
         Verb("train-oracle", "Train the same driver through the simulator itself, to compare with."),
         Verb("train-baseline", "Train Stable-Baselines3's PPO, DQN or TQC in the batched simulator, to compare with."),

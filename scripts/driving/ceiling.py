@@ -32,10 +32,6 @@ class CeilingDriver(Planner):
         super().__init__(replace(config, search=search), dt_s, "ceiling")
         self._traffic: BatchedHighwayTraffic | None = None
 
-    @property
-    def device(self) -> torch.device:
-        return self._known().simulator.device
-
     def attend(self, traffic: LockstepTraffic) -> None:
         """Told which traffic it will drive in.
 
@@ -47,7 +43,7 @@ class CeilingDriver(Planner):
                 f"driver 'ceiling': {traffic.name} cannot be branched; it drives on highway-v0 and highway-fast-v0, "
                 "with the simulator batched"
             )
-        self._traffic = traffic
+        self._traffic, self.device = traffic, traffic.simulator.device
 
     def world(self, history: TrafficState, road: Road, futures: int, sample: bool) -> SimulatedWorld:
         rows = torch.arange(len(history.valid), device=history.valid.device).repeat_interleave(futures)

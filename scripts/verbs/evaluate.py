@@ -18,7 +18,7 @@ from drivecast.envs.imagined.config import ImaginedTrafficConfig
 from drivecast.envs.recorded.config import RecordedTrafficConfig
 from drivecast.planner.planning.driver import PlannerConfig
 from drivecast.scripts.driving.drive import Drive, driven, labels
-from drivecast.scripts.driving.driver_kinds import explains_drivers, without_destination, without_net
+from drivecast.scripts.driving.driver_kinds import PLANNING, explains_drivers, kind_of, without_destination, without_net
 from drivecast.scripts.driving.drivers import (
     ENVIRONMENTS,
     IMAGINED,
@@ -66,6 +66,8 @@ class EvaluateConfig:
         highway: highway-env's traffic.
         idm: The driver idm.
         planner: The driver planner.
+        concept: Taught concepts that planners drive by, on top of what else plans cost: FILE or FILE=WEIGHT, from
+            `drivecast teach`. Repeatable.
         device: Where tensors are computed: cpu, cuda, ...
         workers: Processes; 0: one per core.
     """
@@ -84,11 +86,14 @@ class EvaluateConfig:
     highway: HighwayConfig = field(default_factory=HighwayConfig)
     idm: IDMConfig = field(default_factory=IDMConfig)
     planner: PlannerConfig = field(default_factory=PlannerConfig)
+    concept: list[str] = field(default_factory=list)
     device: str = "cpu"
     workers: int = 0
 
     def __post_init__(self) -> None:
         check_split(self.split)
+        if self.concept and not any(kind_of(driver) in PLANNING for driver in self.driver):
+            raise InputError(f"concept: only planners drive by concepts; give --driver {PLANNING[0]}:PATH")
         if not self.driver or not self.environment:
             raise InputError("driver, environment: expected at least one of each")
         for name in ("driver", "environment"):
@@ -109,6 +114,9 @@ class EvaluateConfig:
 
 def run(config: EvaluateConfig, run: Run) -> None:
     """Evaluate each driver in each environment. Earlier results in OUTPUT give way once the new ones are complete."""
+    if config.concept:
+        concepts = (*config.planner.concepts, *config.concept)
+        config = replace(config, planner=replace(config.planner, concepts=concepts), concept=[])
     places = {driver: located(driver) for driver in config.driver}
     for driver, place in places.items():
         check_policy_file(place)
