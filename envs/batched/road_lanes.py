@@ -40,8 +40,13 @@ class RoadLanes:
             through[segments[segments != NO_LANE]] = number
         return through
 
-    def announced(self, wanted: Tensor, own: Tensor) -> Tensor:
-        """The simulator's lane of the road's lane `wanted (row,)`; where that does not run beside it, `own (row,)`."""
+    def announced(self, wanted: Tensor | None, own: Tensor) -> Tensor:
+        """The simulator's lane of the road's lane `wanted (row,)`; `own (row,)` where that does not run beside it.
+
+        None: nothing is announced.
+        """
+        if wanted is None:
+            return own
         wanted = wanted.to(own.device)
         there = self.segment[wanted.clamp_min(0), self.edge[own]]
         return torch.where((wanted == NO_LANE) | (there == NO_LANE), own, there)

@@ -134,9 +134,9 @@ class BatchedHighwayTraffic:
     def _target_lane(self) -> Tensor:
         """The simulator's lane that the ego steers for, `(episode,)`: the one announced, where it runs beside it."""
         own = self.simulator.scene.lane[:, 0]
-        return own if self._announced is None else self.lane_announced(self._announced, own)
+        return self.lane_announced(self._announced, own)
 
-    def lane_announced(self, wanted: Tensor, own: Tensor) -> Tensor:
+    def lane_announced(self, wanted: Tensor | None, own: Tensor) -> Tensor:
         """The simulator's lane of the road's lane `wanted (row,)`; where that does not run beside it, `own (row,)`."""
         return self._lanes.announced(wanted, own)
 

@@ -56,7 +56,7 @@ class SimulatedWorld:
         simulator = traffic.simulator
         if traffic.reactive:
             own = scene.lane[:, 0]
-            aim = own if self._bound is None else traffic.lane_announced(self._bound, own)
+            aim = traffic.lane_announced(self._bound, own)
             scene = shown(scene, aim, torch.full_like(scene.x_m[:, 0], traffic.desired_speed_mps))
         held = within_limits(controls, scene.speed_mps[:, 0], traffic.dt_s)
         frame = Frame.decided(scene, simulator.lanes, self._drivers, scene.idm & ~scene.crashed)

@@ -46,7 +46,7 @@ class DriversSeat:
         self._steps += 1
         own = scene.lane[:, 0]
         bound = getattr(self.driver, "chosen_lane", None)
-        target = own if bound is None else self._lanes.announced(bound, own)
+        target = self._lanes.announced(bound, own)
         dtype = scene.x_m.dtype
         controls = Controls(wish.acceleration_mps2.to(dtype), -wish.steering_rad.to(dtype))
         return scene.but(target_lane=with_ego(scene.target_lane, target)), controls
