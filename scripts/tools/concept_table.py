@@ -24,7 +24,7 @@ from drivecast.scripts.driving.concept_trials import Outcome
 from drivecast.scripts.driving.workers import Workers
 from drivecast.scripts.figures.concept_figure import draw
 from drivecast.worldmodel.concepts.demonstrations import Labelled, labelled, stretches
-from drivecast.worldmodel.concepts.examination import Recogniser, Recognition, by_code, by_energy, recognised
+from drivecast.worldmodel.concepts.examination import Recogniser, Recognition, by_code, by_energy, combined, recognised
 from drivecast.worldmodel.concepts.loading import ConceptModel, load_concepts
 from drivecast.worldmodel.concepts.objective import Tasks
 from drivecast.worldmodel.concepts.rivals import DirectClassifier, Regressor, by_nearest, summary, trained
@@ -32,6 +32,12 @@ from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.recordings.store import WindowStore
 from drivecast.worldmodel.storage.files import atomic_file
 
+COMBINATIONS = (  # of one vehicle, never taught together
+    ("right-of-level", "match-speed"),
+    ("right-of-behind", "open-gap"),
+    ("left-of-behind", "match-speed"),
+    ("2-left-of-level", "keep-off-truck"),
+)
 DRIVEN = ("follow-2", "right-of-level", "merge-behind", "follow-1.6", "left-of-level", "open-gap")
 STRETCHES, LEARNED_FROM, SHOTS = 20_000, 60_000, 3
 Rows = dict[str, Any]
@@ -129,6 +135,11 @@ def _recognise(given: argparse.Namespace, models: Sequence[ConceptModel], rows: 
             top, auroc = (_mean(found, names, measure) for measure in ("identified", "retrieval"))
             _say(f"{key}: identified {top:.3f}, AUROC {auroc:.3f}")
 
+    for number, model in enumerate(models):
+        if f"combined/{number}" not in rows.values:
+            both = combined(model.energy, unseen, COMBINATIONS, SHOTS, given.tasks, model.inference, 20)
+            rows.add(f"combined/{number}", {name: asdict(each) for name, each in both.items()})
+
 
 def _mean(found: Mapping[str, Recognition], names: Iterable[str], measure: str) -> float:
     values = [getattr(found[name], measure) for name in names if name in found]
@@ -199,7 +210,7 @@ def _row(outcome: Outcome) -> dict[str, float]:
 
 def tables(rows: Rows, held_out: Sequence[str]) -> str:
     """Both tables, as Markdown."""
-    return _recognition_table(rows, held_out) + "\n" + _driving_table(rows, held_out)
+    return "\n".join([_recognition_table(rows, held_out), _combination_table(rows), _driving_table(rows, held_out)])
 
 
 def pooled(rows: Rows, shots: int, way: str, names: Sequence[str] | None, held_out: Sequence[str]) -> dict[str, float]:
@@ -236,6 +247,18 @@ def _recognition_table(rows: Rows, held_out: Sequence[str]) -> str:
             lines.append(f"| {shots} | {way} | {cells[0]} | {cells[1]} |")
         chance = [pooled(rows, shots, "direct", names, held_out)["by_chance"] for names in (None, held_out)]
         lines.append(f"| {shots} | chance | {100 * chance[0]:.1f} | | .5 | {100 * chance[1]:.1f} | | .5 |")
+    return "\n".join(lines) + "\n"
+
+
+def _combination_table(rows: Rows) -> str:
+    lines = ["| both hold of the same vehicle | stretches | AUROC of the sum | of each alone |", "|---|---|---|---|"]
+    found = [row for key, row in rows.items() if key.startswith("combined/")]
+    for name in found[0] if found else ():
+        each = [row[name] for row in found if name in row]
+        together, first, second = (
+            sum(row[measure] for row in each) / len(each) for measure in ("together", "first", "second")
+        )
+        lines.append(f"| {name} | {each[0]['stretches']} | {together:.3f} | {first:.3f}, {second:.3f} |")
     return "\n".join(lines) + "\n"
 
 

@@ -59,9 +59,14 @@ def by_code(model: RelationEnergy, code: Tensor, query: Entities, pool: Entities
     pairs, counts = ego_relations(query)
     every = masks(MOST_ENTITIES).to(code)
     of_masks = model.judged(model.relations(pairs, counts, code), every.expand(len(code), -1, -1), code)
+    return of_masks, of_pool(model, code, pool)
+
+
+@torch.no_grad()
+def of_pool(model: RelationEnergy, code: Tensor, pool: Entities) -> Tensor:
+    """Energy of each stretch under each code, `(code, stretch)`."""
     size = len(pool.valid)
-    of_pool = torch.stack([energy_of(model, pool, one.expand(size, -1)) for one in code])
-    return of_masks, of_pool
+    return torch.stack([energy_of(model, pool, one.expand(size, -1)) for one in code])
 
 
 def examined(
@@ -103,16 +108,68 @@ def recognised(
         available = every.of[name]
         drawn = torch.stack([_some(available, shots + 1, generator) for _ in range(tasks)])
         task = every.of_labels(drawn, frames)
-        of_masks, of_pool = recognise(task.demonstrations.to(device), shots, task.query.to(device), pool)
-        found[name] = _measured(task, of_masks.cpu(), of_pool.cpu(), holds[:, unseen.names.index(name)])
+        of_masks, of_stretches = recognise(task.demonstrations.to(device), shots, task.query.to(device), pool)
+        found[name] = _measured(task, of_masks.cpu(), of_stretches.cpu(), holds[:, unseen.names.index(name)])
     return found
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Two concepts of one entity at once: AUROC of the sum of their energies, and of each of them alone."""
+
+    stretches: int  # where both hold
+    together: float
+    first: float
+    second: float
+
+
+def combined(
+    model: RelationEnergy,
+    unseen: Labelled,
+    pairs: Sequence[tuple[str, str]],
+    shots: int,
+    tasks: int,
+    inference: InferenceConfig,
+    seed: int,
+) -> dict[str, Combination]:
+    """Retrieval of stretches in which both of a pair hold, by concepts that were taught apart and never together."""
+    generator = torch.Generator().manual_seed(seed)
+    every = Tasks(unseen, unseen.names, shots)
+    frames = unseen.entities.valid.shape[1]
+    found = {}
+    for pair in pairs:
+        if any(name not in every.of for name in pair):
+            continue
+        numbers = [unseen.names.index(name) for name in pair]
+        both = every.also[:, numbers].all(1)
+        either = torch.cat([every.of[name] for name in pair])
+        labels = torch.cat([_some(each, 2 * POOL_OF_EACH, generator) for each in (either, *every.of.values())])
+        labels = torch.cat([labels, _some(both.nonzero()[:, 0], 2 * POOL_OF_EACH, generator)])
+        pool, holds = every.about(labels, frames), both[labels]
+        if not holds.any():
+            continue
+        energies = []
+        for name in pair:
+            shown = torch.cat([_some(every.of[name], shots, generator) for _ in range(tasks)])
+            code = taught(model, every.about(shown, frames), shots, inference)
+            energies.append(of_pool(model, code, pool))
+        together, first, second = (_auroc(each, holds) for each in (energies[0] + energies[1], *energies))
+        found[" + ".join(pair)] = Combination(int(holds.sum()), together, first, second)
+    return found
+
+
+def _auroc(energy: Tensor, holds: Tensor) -> float:
+    """Probability that a stretch where it holds lies lower; `energy (task, stretch)`."""
+    inside, outside = energy[:, holds], energy[:, ~holds]
+    lower = (inside[:, :, None] < outside[:, None]).float() + 0.5 * (inside[:, :, None] == outside[:, None])
+    return lower.mean().item()
 
 
 def _some(values: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return values[torch.randperm(len(values), generator=generator)[:count]]
 
 
-def _measured(task: Task, of_masks: Tensor, of_pool: Tensor, holds: Tensor) -> Recognition:
+def _measured(task: Task, of_masks: Tensor, of_stretches: Tensor, holds: Tensor) -> Recognition:
     every = masks(MOST_ENTITIES)
     # who was shown says how many it is about
     count = 1 + (task.about != NOBODY).sum(1)
@@ -123,12 +180,10 @@ def _measured(task: Task, of_masks: Tensor, of_pool: Tensor, holds: Tensor) -> R
     overlap = (mine * true).sum(-1) / (mine + true).clamp_max(1.0).sum(-1)
     iou = overlap.masked_fill(~task.positives, 0.0).amax(1)
     chance = (task.positives & allowed).sum(1) / allowed.sum(1).clamp_min(1)
-    inside, outside = of_pool[:, holds], of_pool[:, ~holds]
-    lower = (inside[:, :, None] < outside[:, None]).float() + 0.5 * (inside[:, :, None] == outside[:, None])
     return Recognition(
         tasks=len(picked),
         identified=task.positives[row, picked].float().mean().item(),
         iou=iou.mean().item(),
         by_chance=chance.float().mean().item(),
-        retrieval=lower.mean().item(),
+        retrieval=_auroc(of_stretches, holds),
     )
