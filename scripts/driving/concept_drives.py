@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -122,7 +123,7 @@ class Imitator:
     name = "imitator"
     history_steps = 4
 
-    def __init__(self, knots) -> None:
+    def __init__(self, knots: Callable[[Entities], Tensor]) -> None:
         self._knots_of = knots
 
     def reset(self, scene: TrafficState, road: Road, goal: Goal) -> None:

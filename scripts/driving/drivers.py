@@ -295,10 +295,14 @@ def training_seed(name: str) -> int | None:
 
 
 def realised_score(driver: str, device: str, dt_s: float, planner: PlannerConfig | None = None) -> Score:
-    """What a drive cost in truth, by the energy that `policy:PATH` was trained with or `planner:PATH` plans by."""
+    """What a drive cost in truth, by the energy that `policy:PATH` was trained with or `planner:PATH` plans by.
+
+    Without taught concepts: whom they are about is the planner's, not the drive's.
+    """
     from drivecast.planner.costs.trajectory import Trajectory
 
     is_planner = driver.partition(":")[0] in PLANNERS
+    planner = planner and replace(planner, concepts=())
     energy = _planner(driver, device, planner).energy if is_planner else _policy(driver, device).energy
 
     def score(states: TrafficState, controls: Controls, road: Road, goal: Goal) -> dict[str, Tensor]:

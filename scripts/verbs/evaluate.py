@@ -237,7 +237,9 @@ def _evaluate(
             )
             table = _drive(drive, workers, run)
             by_driver[driver] = table
-            about = {"label": named[driver], "seed": config.seed, "config_hash": config_hash}
+            about: dict[str, Any] = {"label": named[driver], "seed": config.seed, "config_hash": config_hash}
+            if config.planner.concepts and kind_of(driver) in PLANNING:
+                about["concepts"] = list(config.planner.concepts)
             results.append({**summarise(table, driver, environment), **drive.decision_ms(), **about})
             against = compare(by_driver)
             for result in results:

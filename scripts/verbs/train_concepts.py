@@ -53,6 +53,7 @@ def run(config: TrainConceptsConfig, run: Run) -> None:
     """Label, train, report and register."""
     device = available_device(config.device)
     stores = [WindowStore.open(folder) for folder in config.data]
+    run.say(f"looking for concepts in {config.training.stretches} stretches of 3 s, as recorded and at other speeds")
     trainer = ConceptTrainer(config.model, config.training, stores, config.output, config.seed, device)
     run.table(
         "concepts in stretches of 3 s",

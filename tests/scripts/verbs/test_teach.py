@@ -9,8 +9,13 @@ import torch
 from example_episodes import highway_episode
 from traffic_scenes import platoon_store
 
+from drivecast.envs.evaluation.closed_loop import ClosedLoopConfig
+from drivecast.envs.replay.episode import Episode
+from drivecast.planner.planning.driver import PlannerConfig
+from drivecast.planner.planning.refinement import RefinementConfig
+from drivecast.planner.planning.search import SearchConfig
 from drivecast.scripts.tracking.run import ConsoleRun
-from drivecast.scripts.verbs import teach, train_concepts
+from drivecast.scripts.verbs import evaluate, teach, train_concepts
 from drivecast.scripts.verbs.evaluate import EvaluateConfig
 from drivecast.scripts.verbs.teach import TeachConfig
 from drivecast.scripts.verbs.train_concepts import TrainConceptsConfig
@@ -18,6 +23,8 @@ from drivecast.worldmodel.concepts.loading import CONCEPTS_FILE, TaughtConcept, 
 from drivecast.worldmodel.concepts.relation_energy import RelationEnergyConfig
 from drivecast.worldmodel.concepts.trainer import ConceptTrainingConfig
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.forecaster.model import MODEL_KIND, WorldModel, WorldModelConfig
+from drivecast.worldmodel.storage.checkpoint import save_model
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +110,36 @@ def test_a_world_model_teaches_no_concepts(folder):
 def test_demonstrations_of_different_numbers_of_vehicles_are_refused(folder):
     with pytest.raises(InputError, match="as many vehicles"):
         teach.run(config_of(folder, "EPISODE@1-4:1", "EPISODE@1-4:1+2"), ConsoleRun())
+
+
+def test_a_planner_drives_by_what_was_taught_and_the_episode_says_by_whom(folder, tmp_path):
+    torch.manual_seed(0)
+    world = WorldModelConfig(hidden=8, latent_dims=2)
+    save_model(tmp_path / "model" / "world-model.safetensors", WorldModel(world), MODEL_KIND, world)
+    teach.run(config_of(folder, "EPISODE@1-4:1"), ConsoleRun())
+    config = EvaluateConfig(
+        tmp_path / "out",
+        driver=[f"planner:{tmp_path / 'model'}", "idle"],
+        data=[folder / "store"],
+        episodes=1,
+        workers=1,
+        loop=ClosedLoopConfig(keep="all"),
+        planner=PlannerConfig(
+            decide_every_s=2.0,
+            max_agents=4,
+            search=SearchConfig(horizon_s=1.5, beam=2, slower_mps=(0.0,)),
+            refinement=RefinementConfig(iterations=0),
+        ),
+        concept=[f"{folder / 'taught.json'}=0.5"],
+    )
+    evaluate.run(config, ConsoleRun())
+    by_concept, idle = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert by_concept["concepts"] == config.concept
+    assert "concepts" not in idle
+    (file,) = (tmp_path / "out" / "episodes").glob("*planner*.parquet")
+    imagined = [each for _, each in sorted(Episode.read(file).imaginations.items())]
+    assert int(imagined[-1].attended.sum()) == 1
+    assert "taught" in imagined[-1].cost
 
 
 def test_only_planners_drive_by_concepts(tmp_path):
