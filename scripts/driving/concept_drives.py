@@ -30,7 +30,7 @@ from drivecast.worldmodel.scene.lane_neighbours import pick_agents
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState, along_and_left
 
-WAYS = ("energy", "rule", "random", "none", "nearest", "regressor")
+WAYS = ("none", "energy", "rule", "random", "regressor", "nearest")
 DECIDE_S = 0.5
 DEMONSTRATED = 20_000  # stretches among which demonstrations are looked for
 LATERAL_GAIN = 1.5  # 1/s, by which a sideways speed that is wanted is reached

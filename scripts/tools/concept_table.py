@@ -52,9 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--world-model", default="pretrained:highway", help="in which is planned")
     parser.add_argument("--split", default="test", help="of the stores, that shows demonstrations and is recognised")
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 3, 5], help="demonstrations")
-    parser.add_argument("--tasks", type=int, default=64, help="of each concept, to be recognised")
+    parser.add_argument("--tasks", type=int, default=24, help="of each concept, to be recognised")
     parser.add_argument("--trials", type=int, default=16, help="of each concept and draw of demonstrations, driven")
     parser.add_argument("--draws", type=int, default=2, help="of demonstrations")
+    parser.add_argument("--first-draw", type=int, default=0, help="number of the first of them")
     parser.add_argument("--driven", nargs="*", default=list(DRIVEN), help="concepts that are driven")
     parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=WAYS, help="in which they are driven")
     parser.add_argument("--weight", type=float, default=1.0, help="of a concept in the energy of plans")
@@ -125,10 +126,11 @@ def _recognise(given: argparse.Namespace, models: Sequence[ConceptModel], rows: 
         "nearest demonstration": by_nearest(_spread(unseen)),
     }
     names = [*models[0].trained_on, *models[0].held_out]
+    usual = SHOTS if SHOTS in given.shots else given.shots[0]
     for shots in given.shots:
         for way, recognise in ways.items():
             key = f"recognised/{shots}/{way}"
-            if key in rows.values:
+            if key in rows.values or (way == "random code" and shots != usual):
                 continue
             found = recognised(recognise, unseen, names, shots, given.tasks, 10 + shots)
             rows.add(key, {name: asdict(each) for name, each in found.items()})
@@ -162,28 +164,28 @@ def _spread(unseen: Labelled) -> torch.Tensor:
 
 def _drive(given: argparse.Namespace, models: Sequence[ConceptModel], rows: _Rows) -> None:
     parts: dict[str, ConceptDrive] = {}
-    for concept in given.driven:
-        for way in given.ways:
-            taught = way not in ("none", "rule")
-            for shots in given.shots if way == "energy" else given.shots[-2:-1] or given.shots[-1:]:
-                for draw_number in range(given.draws):
-                    model = models[draw_number % len(models)]  # each draw by another training
-                    key = f"driven/{concept}/{way}/{shots if taught else 0}/{draw_number}"
-                    if key not in rows.values:
-                        parts[key] = ConceptDrive(
-                            concept,
-                            way,
-                            shots,
-                            draw_number,
-                            model.path,
-                            given.output / "regressor.pt",
-                            tuple(given.data),
-                            given.split,
-                            given.world_model,
-                            given.weight,
-                            given.trials,
-                            given.first_seed + 100_000 * draw_number,
-                        )
+    usual = SHOTS if SHOTS in given.shots else given.shots[0]
+    kinds = [(way, usual) for way in given.ways] + [("energy", n) for n in given.shots if n != usual]
+    for way, shots in kinds if given.ways else ():
+        for concept in given.driven:
+            for number in range(given.first_draw, given.first_draw + given.draws):
+                shown = 0 if way in ("none", "rule") else shots
+                key = f"driven/{concept}/{way}/{shown}/{number}"
+                if key not in rows.values:
+                    parts[key] = ConceptDrive(
+                        concept,
+                        way,
+                        shots,
+                        number,
+                        models[number % len(models)].path,  # each draw by another training
+                        given.output / "regressor.pt",
+                        tuple(given.data),
+                        given.split,
+                        given.world_model,
+                        given.weight,
+                        given.trials,
+                        given.first_seed + 100_000 * number,
+                    )
     if not parts:
         return
     keys = {part: key for key, part in parts.items()}

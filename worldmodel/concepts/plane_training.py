@@ -41,7 +41,7 @@ class PlaneTrainingConfig:
         shots: Most demonstrations of a concept.
         events: Of each concept, drawn once.
         learning_rate: Of Adam, at most; it rises over the first twentieth of the steps and falls to a hundredth.
-        first_log_code_step: Logarithm of how far each step moves codes at first. At -1, as in a new network, codes
+        first_log_code_step: Logarithm of how far each step moves codes at first. At -1 codes
             say nothing of directions for the first 600 steps: gradients are small while energies are.
         moving_share: Of the steps that are about concepts of several frames.
         masks: Weight of whom it is about against all others.

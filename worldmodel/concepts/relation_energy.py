@@ -62,7 +62,7 @@ class RelationEnergy(nn.Module):
             nn.Linear(config.relation_dims + code, hidden), nn.SiLU(), nn.Linear(hidden, config.outputs)
         )
         # how far codes are moved by each step of their inference; learned
-        self.log_code_step = nn.Parameter(torch.full((code,), -1.0))
+        self.log_code_step = nn.Parameter(torch.full((code,), 0.5))
 
     def relations(self, pairs: Tensor, counts: Tensor, code: Tensor) -> Tensor:
         """How each pair stands, a mean over the frames that count: `(batch, i, j, relation)`.
