@@ -209,6 +209,11 @@ class SafetyNet:
         return getattr(self.driver, "chosen_lane", None)
 
     @property
+    def attended(self) -> Tensor | None:
+        """Whom the driver's concepts are about, as it says."""
+        return getattr(self.driver, "attended", None)
+
+    @property
     def acted(self) -> Tensor:
         """Bool `(batch,)`: whether it overrode the driver when it last drove."""
         return self._acted

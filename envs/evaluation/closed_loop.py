@@ -181,7 +181,7 @@ class _Batch:
                 if self.score and isinstance(driver, ImaginingDriver):
                     due = number % compare_every == 0 if compare_every else number == 0
                     if due:  # asked after it has acted, when it has decided where to go
-                        near, agents = _nearest(seen)
+                        near, agents = _nearest(seen, driver)
                         imagined = driver.imagine(near, road, _told(goal, driver, agents))
                         self._note_imagined_cost(number, imagined)
             step = traffic.step(controls)
@@ -283,7 +283,7 @@ class _Batch:
             seen = states[:, max(0, now + 1 - self.history_steps) : now + 1]
             driver.act(seen, road, goal)  # a driver that makes up its mind is led to the same one
             if step % every == 0:
-                near, agents = _nearest(seen)
+                near, agents = _nearest(seen, driver)
                 imagined = driver.imagine(near, road, _told(goal, driver, agents))
                 attended = getattr(driver, "attended", None)
                 found[step] = replace(
@@ -294,9 +294,14 @@ class _Batch:
         return found
 
 
-def _nearest(history: TrafficState) -> tuple[TrafficState, Tensor]:
-    """The history of the vehicles nearest at present, the ego first, and their agents `(batch, near)`."""
-    agents = nearest_indices(history[:, -1], IMAGINED_AGENTS - 1)
+def _nearest(history: TrafficState, driver: Driver) -> tuple[TrafficState, Tensor]:
+    """The history of the vehicles nearest at present, and their agents `(batch, near)`.
+
+    The ego comes first; whom the driver's concepts are about are among them.
+    """
+    attended = getattr(driver, "attended", None)
+    kept = None if attended is None else attended.any(1).to(history.valid.device)
+    agents = nearest_indices(history[:, -1], IMAGINED_AGENTS - 1, kept)
     return pick_agents(history, agents), agents
 
 

@@ -47,7 +47,7 @@ class ConceptTerm(Term):
 
 
 def concept_terms(texts: Sequence[str], device: str = "cpu") -> list[ConceptTerm]:
-    """The terms of concepts, each `FILE` or `FILE=WEIGHT`; a name that two have is numbered.
+    """The terms of concepts, each `FILE` or `FILE=WEIGHT`: `concept NAME`, or `concept NUMBER NAME`.
 
     Raises:
         InputError: A file is missing or damaged, a weight no number from 0 on, or the energy that a concept was taught
@@ -62,9 +62,25 @@ def concept_terms(texts: Sequence[str], device: str = "cpu") -> list[ConceptTerm
             raise InputError(
                 f"{path}: a code of {len(concept.code)} numbers, but its energy takes others; teach it again"
             )
-        name = concept.name if all(term.name != concept.name for term in terms) else f"{concept.name} {number + 1}"
+        name = f"concept {concept.name}"  # never the name of a driving cost
+        if any(term.name == name for term in terms):
+            name = f"concept {number + 1} {concept.name}"
         terms.append(ConceptTerm(name, Concept(model, concept.code.to(device), concept.attends_to, number), weight))
     return terms
+
+
+def concept_digests(texts: Sequence[str]) -> list[str]:
+    """What plans depend on of concepts, each `FILE` or `FILE=WEIGHT`, wherever the files lie.
+
+    Raises:
+        InputError: As `concept_terms`.
+    """
+    found = []
+    for text in texts:
+        path, weight = _file_and_weight(text)
+        concept = TaughtConcept.read(path)
+        found.append(f"{concept.digest} {concept.attends_to} {weight} {concept.code.tolist()}")
+    return found
 
 
 def _file_and_weight(text: str) -> tuple[Path, float]:

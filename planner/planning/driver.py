@@ -108,7 +108,8 @@ class Planner(ABC):
         self.energy = Energy(config.energy, self.concepts)
         search = config.search
         if self.concepts and not search.slower_mps:
-            search = replace(search, slower_mps=SLOWER_MPS, time_gaps_s=TIME_GAPS_S)
+            gaps = TIME_GAPS_S if search.time_gaps_s == SearchConfig.time_gaps_s else search.time_gaps_s
+            search = replace(search, slower_mps=SLOWER_MPS, time_gaps_s=gaps)
         self.search = ManoeuvreSearch(search, config.law, self.energy, dt_s)
         self.decide_every = max(1, round(config.decide_every_s / dt_s))
         self._steps = 0

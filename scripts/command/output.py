@@ -22,7 +22,7 @@ MARK = ".drivecast.json"  # in a folder: which verb's output it is
 STORE = "store"
 LONGEST_NAME = 200  # bytes; names of locks and of what is not yet whole are longer
 # fields that name what a verb reads
-INPUTS = ("data", "input", "world_model", "model", "start_from", "driver", "episode")
+INPUTS = ("data", "input", "world_model", "model", "start_from", "driver", "episode", "demonstration")
 LEFT_HALF = re.compile(r"\..+\.[0-9a-f]{8}\.part")  # by a killed `atomic_file`
 
 
@@ -169,6 +169,7 @@ def input_paths(config: Any) -> Iterator[Path]:
         value = getattr(config, name, None)
         for item in value if isinstance(value, list | tuple) else [value]:
             text = "" if item is None else str(item)
+            text = text.partition("@")[0] if name == "demonstration" else text  # EPISODE@FROM-TO
             # policy:PATH, LABEL=policy:PATH, rss:policy:PATH: what follows any colon
             parts = text.split(":")[1:] if name == "driver" else [text]
             paths = [":".join(parts[number:]) for number in range(len(parts))]

@@ -28,6 +28,8 @@ class CeilingDriver(Planner):
 
     def __init__(self, config: PlannerConfig | None = None, dt_s: float = 0.1) -> None:
         config = config or PlannerConfig()
+        if config.concepts:
+            raise InputError("driver 'ceiling': it drives by no concepts; leave --concept out, or the ceiling")
         search = replace(config.search, beam=2 * config.search.beam, bumper_m=0.0, futures=1)
         super().__init__(replace(config, search=search), dt_s, "ceiling")
         self._traffic: BatchedHighwayTraffic | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -91,16 +92,23 @@ class ConceptDrive:
             network = Regressor()
             network.load_state_dict(torch.load(self.regressor, weights_only=True))
             code = network.code(self.demonstrations(), self.shots).detach()
-            return Imitator(lambda now: network(now, code.expand(len(now.valid), -1)).detach())
+
+            def knots(now: Entities) -> tuple[Tensor, Tensor]:
+                found = network(now, code.expand(len(now.valid), -1)).detach()
+                return found, torch.full((len(found),), STRETCH_S)
+
+            return Imitator(knots)
         attends_to = 2 if BY_NAME[self.concept].pair else 1
         terms = []
-        if self.way == "rule":
-            terms = [ConceptTerm(self.concept, ConceptByRule(BY_NAME[self.concept]), self.weight)]
+        if self.way in ("rule", "none"):  # without any, the same plans are offered
+            weight = self.weight if self.way == "rule" else 0.0
+            terms = [ConceptTerm(self.concept, ConceptByRule(BY_NAME[self.concept]), weight)]
         elif self.way in ("energy", "random"):
             model = load_concepts(self.concepts)
             code = taught(model.energy, self.demonstrations(), self.shots, model.inference)[0]
             if self.way == "random":  # as large as the one that is meant
-                other = torch.randn(code.shape, generator=torch.Generator().manual_seed(self.draw))
+                seed = zlib.crc32(f"{self.concept}/{self.draw}".encode())
+                other = torch.randn(code.shape, generator=torch.Generator().manual_seed(seed))
                 code = other * code.norm() / other.norm()
             terms = [ConceptTerm(self.concept, Concept(model.energy, code, attends_to), self.weight)]
         return GradientPlanner(load_world_model(self.world_model), PlannerConfig(), concepts=terms)
@@ -117,13 +125,14 @@ class Imitator:
     """Drives by knots that something gives for how those meant stand now; anew every 0.5 s. No planning, no safety.
 
     Args:
-        knots: Of entities `(batch, frame, 3)`, the ego and the two that are meant: `(batch, knot, 2)`, m/s².
+        knots: Of entities `(batch, frame, 3)`, the ego and the two that are meant: `(batch, knot, 2)`, m/s², and over
+            how long they are spread, `(batch,)`, s.
     """
 
     name = "imitator"
     history_steps = 4
 
-    def __init__(self, knots: Callable[[Entities], Tensor]) -> None:
+    def __init__(self, knots: Callable[[Entities], tuple[Tensor, Tensor]]) -> None:
         self._knots_of = knots
 
     def reset(self, scene: TrafficState, road: Road, goal: Goal) -> None:
@@ -135,13 +144,15 @@ class Imitator:
         since = self._steps % max(1, round(DECIDE_S / self._dt_s))
         scene = history[:, -1]
         if since == 0:
-            self._knots = self._knots_of(self._now(history, road)).to(scene.speed_mps)
+            knots, self._long_s = self._knots_of(self._now(history, road))
+            self._knots = knots.to(scene.speed_mps)
             there = road.project(scene.position_m[:, :1])
             self._sideways = scene.speed_mps[:, 0] * (scene.heading_rad[:, 0] - there.heading_rad[:, 0]).sin()
         self._steps += 1
-        place = since * self._dt_s / STRETCH_S * (KNOTS - 1)
-        low = int(place)
-        added = torch.lerp(self._knots[:, low], self._knots[:, min(low + 1, KNOTS - 1)], place - low)
+        place = (since * self._dt_s / self._long_s * (KNOTS - 1)).clamp_max(KNOTS - 1.001).to(scene.speed_mps)
+        low = place.floor().long()
+        row = torch.arange(len(low))
+        added = torch.lerp(self._knots[row, low], self._knots[row, low + 1], (place - low)[:, None])
         self._sideways = self._sideways + added[:, 1] * self._dt_s
         heading = road.project(scene.position_m[:, :1]).heading_rad[:, 0]
         drift = scene.speed_mps[:, 0] * (scene.heading_rad[:, 0] - heading).sin()

@@ -17,6 +17,7 @@ from drivecast.worldmodel.scene.lane_neighbours import nearest_indices, pick_age
 from drivecast.worldmodel.scene.traffic import TrafficState
 
 DURATION_S, WINDOW_S, EVERY_S = 10.0, 3.0, 0.4
+START_S = 0.6  # from which on it counts
 SEEDS_LOOKED_AT = 40  # of each trial wanted
 Suits = Callable[[Standing], Tensor]
 
@@ -87,6 +88,8 @@ def trials(traffic: LockstepTraffic, rule: Rule, count: int, first_seed: int) ->
         scene = start.history[:, -1:]
         standing = Standing.of(entities_of(scene, start.road, traffic.dt_s))
         suits = ASKED_OF[rule.family](standing)[:, 0]
+        if not rule.needs_change:
+            suits = suits & ~rule.holds(standing)
         distance = torch.where(suits, standing.ahead_m[:, 0].abs(), torch.inf)
         nearest = distance.argmin(1)
         second = torch.full_like(nearest, NOBODY)
@@ -112,18 +115,11 @@ def _next_behind(standing: Standing, first: Tensor) -> Tensor:
 
 @torch.no_grad()
 def drive(
-    traffic: LockstepTraffic,
-    driver: Driver,
-    rule: Rule,
-    asked: Trials,
-    duration_s: float = DURATION_S,
-    desired_speed_mps: float | None = None,
+    traffic: LockstepTraffic, driver: Driver, rule: Rule, asked: Trials, duration_s: float = DURATION_S
 ) -> Outcome:
     """Drive all trials side by side, the goal telling whom the concept is about, and judge them by its rule."""
     start = told(traffic.reset(asked.seeds), asked.about)
     road, goal = start.road, start.goal
-    if desired_speed_mps is not None:
-        goal = replace(goal, desired_speed_mps=torch.full_like(goal.desired_speed_mps, desired_speed_mps))
     states = [start.history[:, time] for time in range(start.history.valid.shape[1])]
     driver.reset(states[-1], road, goal)
     over = torch.zeros(len(asked.seeds), dtype=torch.bool)
@@ -158,7 +154,7 @@ def comes_to_hold(rule: Rule, driven: TrafficState, start: LockstepStart, about:
     kept = torch.zeros(driven.valid.shape[0], driven.valid.shape[2], dtype=torch.bool)
     kept.scatter_(1, about.clamp_min(0), True)
     kept[:, 0] = False
-    for first in range(0, driven.valid.shape[1] - long, max(1, round(EVERY_S / dt_s))):
+    for first in range(round(START_S / dt_s), driven.valid.shape[1] - long, max(1, round(EVERY_S / dt_s))):
         window = driven[:, first : first + long + 1 : stride]
         agents = nearest_indices(window[:, 0], 2 * MOST_ENTITIES, kept)
         standing = Standing.of(entities_of(pick_agents(window, agents), start.road, dt_s * stride))

@@ -141,6 +141,7 @@ class Sitting:
 
 
 def _identity(plan: Drive, sources: Mapping[str, Snapshot]) -> str:
+    from drivecast.planner.costs.concept import concept_digests
     from drivecast.scripts.tracking.provenance import plain
 
     digests = {what: source.digest for what, source in sources.items()}
@@ -152,6 +153,7 @@ def _identity(plan: Drive, sources: Mapping[str, Snapshot]) -> str:
         "most_steps": plan.loop.most_steps,
         "idm": asdict(plan.idm),
         **({"planner": asdict(plan.planner)} if plan.planner and kind_of(plan.driver) in PLANNING else {}),
+        **({"concepts": concept_digests(plan.planner.concepts)} if plan.planner and plan.planner.concepts else {}),
         "files": digests,
         "packages": {package: _version(package) for package in PACKAGES},
     }

@@ -23,11 +23,13 @@ from drivecast.scripts.driving.concept_drives import WAYS, ConceptDrive
 from drivecast.scripts.driving.concept_trials import Outcome
 from drivecast.scripts.driving.workers import Workers
 from drivecast.scripts.figures.concept_figure import draw
-from drivecast.worldmodel.concepts.demonstrations import Labelled, labelled, stretches
+from drivecast.worldmodel.concepts.demonstrations import Labelled, at_other_speeds, labelled, stretches
+from drivecast.worldmodel.concepts.entities import Entities
 from drivecast.worldmodel.concepts.examination import Recogniser, Recognition, by_code, by_energy, combined, recognised
 from drivecast.worldmodel.concepts.loading import ConceptModel, load_concepts
 from drivecast.worldmodel.concepts.objective import Tasks
 from drivecast.worldmodel.concepts.rivals import DirectClassifier, Regressor, by_nearest, summary, trained
+from drivecast.worldmodel.concepts.trainer import ConceptTrainingConfig
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.recordings.store import WindowStore
 from drivecast.worldmodel.storage.files import atomic_file
@@ -38,7 +40,8 @@ COMBINATIONS = (  # of one vehicle, never taught together
     ("left-of-behind", "match-speed"),
     ("2-left-of-level", "keep-off-truck"),
 )
-DRIVEN = ("follow-2", "right-of-level", "merge-behind", "follow-1.6", "left-of-level", "open-gap")
+# held out: the last two. `open-gap` is not driven: highway-v0 starts with nobody alongside
+DRIVEN = ("follow-2", "right-of-level", "merge-behind", "follow-1.6", "left-of-level")
 STRETCHES, LEARNED_FROM, SHOTS = 20_000, 60_000, 3
 Rows = dict[str, Any]
 
@@ -50,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="recording stores")
     parser.add_argument("--output", type=Path, required=True, help="folder for everything")
     parser.add_argument("--world-model", default="pretrained:highway", help="in which is planned")
+    parser.add_argument("--only", choices=("recognise", "drive"), help="of the two")
     parser.add_argument("--split", default="test", help="of the stores, that shows demonstrations and is recognised")
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 3, 5], help="demonstrations")
     parser.add_argument("--tasks", type=int, default=24, help="of each concept, to be recognised")
@@ -60,16 +64,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=WAYS, help="in which they are driven")
     parser.add_argument("--weight", type=float, default=1.0, help="of a concept in the energy of plans")
     parser.add_argument("--first-seed", type=int, default=9_000_000, help="of the scenes that are driven")
-    parser.add_argument("--rival-steps", type=int, default=2000, help="of the rivals' training")
+    parser.add_argument("--rival-steps", type=int, default=2400, help="of the rivals' training")
     parser.add_argument("--workers", type=int, default=0, help="processes; 0: one per core")
     given = parser.parse_args(arguments)
     try:
         given.output.mkdir(parents=True, exist_ok=True)
         rows = _Rows(given.output / "rows.json")
         models = [load_concepts(path) for path in given.concepts]
-        _rivals(given, models[0])
-        _recognise(given, models, rows)
-        _drive(given, models, rows)
+        if given.only != "drive":
+            _rivals(given, models[0])
+            _recognise(given, models, rows)
+        if given.only != "recognise":
+            _drive(given, models, rows)
     except InputError as error:
         sys.stderr.write(f"concept_table: {error}\n")
         return 2
@@ -102,8 +108,10 @@ def _rivals(given: argparse.Namespace, model: ConceptModel) -> None:
     if all((given.output / f"{name}.pt").is_file() for name in ("direct", "regressor")):
         return
     stores = [WindowStore.open(path) for path in given.data]
-    found = labelled(stretches(stores, "train", LEARNED_FROM, torch.Generator().manual_seed(0)))
-    tasks = Tasks(found, model.trained_on, SHOTS)
+    generator = torch.Generator().manual_seed(0)
+    found = stretches(stores, "train", LEARNED_FROM, generator)
+    found = Entities.cat([found, at_other_speeds(found, ConceptTrainingConfig.scale, generator)])
+    tasks = Tasks(labelled(found), model.trained_on, SHOTS)
     for name, network in (("direct", DirectClassifier()), ("regressor", Regressor())):
 
         def report(step: int, loss: float, name: str = name) -> None:
@@ -165,8 +173,10 @@ def _spread(unseen: Labelled) -> torch.Tensor:
 def _drive(given: argparse.Namespace, models: Sequence[ConceptModel], rows: _Rows) -> None:
     parts: dict[str, ConceptDrive] = {}
     usual = SHOTS if SHOTS in given.shots else given.shots[0]
-    kinds = [(way, usual) for way in given.ways] + [("energy", n) for n in given.shots if n != usual]
-    for way, shots in kinds if given.ways else ():
+    kinds = [(way, usual) for way in given.ways] + [
+        ("energy", n) for n in given.shots if n != usual and "energy" in given.ways
+    ]
+    for way, shots in kinds:
         for concept in given.driven:
             for number in range(given.first_draw, given.first_draw + given.draws):
                 shown = 0 if way in ("none", "rule") else shots

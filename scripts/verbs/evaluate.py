@@ -354,12 +354,14 @@ def _figure(output: Path, results: list[dict[str, Any]]) -> Path:
 
 
 def _hash(config: EvaluateConfig, model: Path | None) -> str:
-    """Of the configuration, and of the world model's weights where one imagines the traffic."""
+    """Of the configuration, its concepts, and the world model's weights where one imagines the traffic."""
+    from drivecast.planner.costs.concept import concept_digests
     from drivecast.scripts.tracking.provenance import config_yaml
     from drivecast.worldmodel.forecaster.loading import load_world_model
     from drivecast.worldmodel.storage.checkpoint import weights_digest
 
     text = config_yaml(replace(config, output=Path("."), workers=0))
+    text += "".join(concept_digests(config.planner.concepts))
     if model is not None:
         text += weights_digest(load_world_model(model))
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from drivecast.envs.replay.episode import Episode
+from drivecast.scripts.command.output import refuse_foreign_file
 from drivecast.scripts.driving.registry import resolve_model
 from drivecast.scripts.tracking.run import Run
 from drivecast.worldmodel.concepts.entities import MOST_ENTITIES
-from drivecast.worldmodel.concepts.loading import load_concepts
+from drivecast.worldmodel.concepts.loading import is_concept, load_concepts
 from drivecast.worldmodel.concepts.teaching import Demonstration, taught_concept
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.loading import PRETRAINED
@@ -59,6 +60,9 @@ class TeachConfig:
 
 def run(config: TeachConfig, run: Run) -> None:
     """Read the demonstrations, infer the code, say how well it fits, write it."""
+    if config.output.suffix != ".json":
+        raise InputError(f"output: expected a file NAME.json, got {config.output}")
+    refuse_foreign_file(config.output, is_concept(config.output))
     comes_along = config.concepts.startswith(PRETRAINED)
     model = load_concepts(config.concepts if comes_along else resolve_model(config.concepts))
     shown = [_demonstration(text) for text in config.demonstration]

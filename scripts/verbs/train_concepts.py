@@ -8,8 +8,9 @@ from pathlib import Path
 from drivecast.scripts.command.device import available_device
 from drivecast.scripts.tracking.run import Run
 from drivecast.scripts.verbs.training import train
-from drivecast.worldmodel.concepts.relation_energy import RelationEnergyConfig
+from drivecast.worldmodel.concepts.relation_energy import RELATION_FEATURES, RelationEnergyConfig
 from drivecast.worldmodel.concepts.trainer import ConceptTrainer, ConceptTrainingConfig
+from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.recordings.store import WindowStore
 
 PANELS = [
@@ -47,6 +48,10 @@ class TrainConceptsConfig:
     model: RelationEnergyConfig = field(default_factory=RelationEnergyConfig)
     training: ConceptTrainingConfig = field(default_factory=ConceptTrainingConfig)
     name: str = "concepts"
+
+    def __post_init__(self) -> None:
+        if self.model.features != RELATION_FEATURES or self.model.all_pairs:
+            raise InputError(f"model: traffic has {RELATION_FEATURES} features, and relations of the ego alone")
 
 
 def run(config: TrainConceptsConfig, run: Run) -> None:

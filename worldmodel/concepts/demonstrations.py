@@ -14,7 +14,7 @@ from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.recordings.store import WindowStore
 
 STRETCH_S = 3.0
-AT_ONCE = 512
+AT_ONCE, VEHICLES = 512, 1_000_000
 FASTEST_MPS, SLOWEST_MPS = 35.0, 2.0
 
 
@@ -44,17 +44,14 @@ class Labelled:
         """How many labels each concept has."""
         return {name: int((self.concept == number).sum()) for number, name in enumerate(self.names)}
 
-    @staticmethod
-    def joined(parts: Sequence[Labelled]) -> Labelled:
-        """All of them, as one."""
-        begins = torch.tensor([0, *(len(part.entities.valid) for part in parts[:-1])]).cumsum(0)
-        return Labelled(
-            Entities.cat([part.entities for part in parts]),
-            torch.cat([part.stretch + begin for part, begin in zip(parts, begins, strict=True)]),
-            torch.cat([part.concept for part in parts]),
-            torch.cat([part.about for part in parts]),
-            parts[0].names,
-        )
+    def shown(self) -> Tensor:
+        """Bool `(label,)`: of an ego of the half that demonstrates; those of the other half are judged.
+
+        By the ego's track, so that no moment is in both. Everybody, where tracks are not known.
+        """
+        if self.entities.track is None:
+            return torch.ones_like(self.stretch, dtype=torch.bool)
+        return ((self.entities.track * 7919) // 8 % 2 == 0)[self.stretch]
 
 
 def labelled(entities: Entities, rules: Sequence[Rule] = RULES) -> Labelled:
@@ -89,7 +86,7 @@ def at_other_speeds(entities: Entities, most: float, generator: torch.Generator)
 def stretches(
     stores: Sequence[WindowStore], split: str, most: int, generator: torch.Generator, duration_s: float = STRETCH_S
 ) -> Entities:
-    """`most` stretches drawn evenly from the tracks of `split`, each vehicle the ego of some.
+    """About `most` stretches of `split`, as many of each store, drawn evenly from where its vehicles are.
 
     Raises:
         InputError: No track lasts so long.
@@ -102,7 +99,9 @@ def stretches(
     total = sum(len(rows) for rows in available)
     if not total:
         raise InputError(f"split '{split}' holds no track of {duration_s:g} s; record longer, or give another store")
-    for store, rows in zip(stores, available, strict=True):
+    for number, (store, rows) in enumerate(zip(stores, available, strict=True)):
+        if not len(rows):
+            continue
         stride, steps = frame_stride(store.dt_s), round(duration_s / store.dt_s)
         share = min(max(1, round(most / len(stores))), len(rows))
         picked = rows[torch.randperm(len(rows), generator=generator)[:share]]
@@ -114,5 +113,7 @@ def stretches(
                 padding = states[:, :, :1].map(lambda values, n=short: values.expand(-1, -1, n, *values.shape[3:]))
                 padding = replace(padding, valid=torch.zeros_like(padding.valid))
                 states = type(states).cat([states, padding], 2)
-            found.append(entities_of(states[:, ::stride], window.road, store.dt_s * stride))
+            entities = entities_of(states[:, ::stride], window.road, store.dt_s * stride)
+            vehicle = store.recording_of(part) * VEHICLES + store.vehicle_id(part) % VEHICLES
+            found.append(replace(entities, track=(number * VEHICLES * VEHICLES + vehicle).long()))
     return Entities.cat(found)

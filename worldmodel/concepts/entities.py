@@ -19,7 +19,7 @@ NARROWEST_LANE_M = 2.0
 
 @dataclass(frozen=True)
 class Entities(_TensorRecord):
-    """The ego, entity 0, and others over a few frames; `(batch, time, entity)` but for `lane_width_m (batch,)`.
+    """The ego, entity 0, and others over a few frames; `(batch, time, entity)` but for the last two, `(batch,)`.
 
     Positions are on the lane that the ego was on in the first frame: along it, from where the ego was then, and to the
     left of its centre. So what is said does not depend on where on the road it happens.
@@ -34,6 +34,7 @@ class Entities(_TensorRecord):
     width_m: Tensor
     valid: Tensor
     lane_width_m: Tensor
+    track: Tensor | None = None  # long (batch,): number of the ego's, where it is known
 
     @property
     def off_centre_m(self) -> Tensor:
@@ -72,8 +73,7 @@ class Entities(_TensorRecord):
         )
 
     def _over_time(self, change) -> Entities:
-        changed = self.map(lambda values: change(values) if values.dim() == 3 else values)
-        return replace(changed, lane_width_m=self.lane_width_m)
+        return self.map(lambda values: change(values) if values.dim() == 3 else values)
 
 
 def entities_of(states: TrafficState, road: Road, dt_s: float) -> Entities:

@@ -93,20 +93,27 @@ def recognised(
 ) -> dict[str, Recognition]:
     """Recognition of each concept, `tasks` times from `shots` demonstrations, all of them from `unseen`.
 
+    Who demonstrates is never the ego of a stretch that is judged.
+
     Stretches to be told apart come from all concepts, a set number of each; somebody of the same stretch whom the
     concept does not hold of counts as somebody else.
     """
     generator = torch.Generator().manual_seed(seed)
     every = Tasks(unseen, unseen.names, shots)
     frames = unseen.entities.valid.shape[1]
-    labels = torch.cat([_some(found, POOL_OF_EACH, generator) for found in every.of.values()])
+    shows = unseen.shown()
+    judges = ~shows if bool((~shows).any()) else shows
+    labels = torch.cat([_some(found[judges[found]], POOL_OF_EACH, generator) for found in every.of.values()])
     pool, holds = every.about(labels, frames).to(device), every.also[labels]
     found = {}
     for name in names:
-        if name not in every.of:
+        available = every.of.get(name, labels[:0])
+        to_show, to_judge = available[shows[available]], available[judges[available]]
+        if len(to_show) < shots or not len(to_judge):
             continue
-        available = every.of[name]
-        drawn = torch.stack([_some(available, shots + 1, generator) for _ in range(tasks)])
+        drawn = torch.stack(
+            [torch.cat([_some(to_show, shots, generator), _some(to_judge, 1, generator)]) for _ in range(tasks)]
+        )
         task = every.of_labels(drawn, frames)
         of_masks, of_stretches = recognise(task.demonstrations.to(device), shots, task.query.to(device), pool)
         found[name] = _measured(task, of_masks.cpu(), of_stretches.cpu(), holds[:, unseen.names.index(name)])
@@ -132,25 +139,30 @@ def combined(
     inference: InferenceConfig,
     seed: int,
 ) -> dict[str, Combination]:
-    """Retrieval of stretches in which both of a pair hold, by concepts that were taught apart and never together."""
+    """Retrieval of stretches in which both of a pair hold, by concepts that were taught apart.
+
+    No demonstration of one is one of the other; in the training of the energy some were.
+    """
     generator = torch.Generator().manual_seed(seed)
     every = Tasks(unseen, unseen.names, shots)
     frames = unseen.entities.valid.shape[1]
+    shows = unseen.shown()
     found = {}
     for pair in pairs:
         if any(name not in every.of for name in pair):
             continue
         numbers = [unseen.names.index(name) for name in pair]
         both = every.also[:, numbers].all(1)
-        either = torch.cat([every.of[name] for name in pair])
-        labels = torch.cat([_some(each, 2 * POOL_OF_EACH, generator) for each in (either, *every.of.values())])
-        labels = torch.cat([labels, _some(both.nonzero()[:, 0], 2 * POOL_OF_EACH, generator)])
+        either, twice = torch.cat([every.of[name] for name in pair]), both.nonzero()[:, 0]
+        labels = torch.cat([_some(each, 2 * POOL_OF_EACH, generator) for each in (either, twice, *every.of.values())])
+        labels = labels[~shows[labels]]
         pool, holds = every.about(labels, frames), both[labels]
         if not holds.any():
             continue
         energies = []
         for name in pair:
-            shown = torch.cat([_some(every.of[name], shots, generator) for _ in range(tasks)])
+            alone = every.of[name][shows[every.of[name]] & ~both[every.of[name]]]
+            shown = torch.cat([_some(alone, shots, generator) for _ in range(tasks)])
             code = taught(model, every.about(shown, frames), shots, inference)
             energies.append(of_pool(model, code, pool))
         together, first, second = (_auroc(each, holds) for each in (energies[0] + energies[1], *energies))

@@ -122,6 +122,14 @@ class TaughtConcept:
             raise InputError(f"{path}: damaged concept ({reason}); teach it again") from error
 
 
+def is_concept(path: Path) -> bool:
+    """Whether a file is a taught concept, whole or damaged."""
+    try:
+        return path.is_file() and f'"format": "{FORMAT}"' in path.read_text(encoding="utf-8")[:200]
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
 def load_concepts(path: Path | str, device: str = "cpu") -> ConceptModel:
     """The energy of concepts in a file, in the folder that holds it, or of `pretrained:NAME`.
 
@@ -141,7 +149,7 @@ def load_concepts(path: Path | str, device: str = "cpu") -> ConceptModel:
     extra = loaded.extra
     return ConceptModel(
         loaded.path,
-        str(path) if comes_along else str(loaded.path),
+        str(path) if comes_along else str(loaded.path.resolve()),
         energy,
         config_from_dict(InferenceConfig, extra.get("inference", {}), str(loaded.path)),
         tuple(extra.get("trained_on", ())),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 
 from drivecast.worldmodel.concepts.ego_drive import KNOTS, driven, fitted
-from drivecast.worldmodel.concepts.entities import MOST_ENTITIES, Entities
+from drivecast.worldmodel.concepts.entities import FRAME_S, MOST_ENTITIES, Entities
 from drivecast.worldmodel.concepts.examination import Recogniser
 from drivecast.worldmodel.concepts.inference import masks
 from drivecast.worldmodel.concepts.objective import Task, Tasks, possible_masks
@@ -168,25 +168,29 @@ class NearestDrive:
     Attributes:
         moments: `(moment, 2 · (feature + 1))`.
         knots: `(moment, knot, 2)`. What was done from there on.
+        long_s: `(moment,)`. For how long that was.
     """
 
     moments: Tensor
     knots: Tensor
+    long_s: Tensor
 
     @staticmethod
     def of(shown: Entities) -> NearestDrive:
         """Of demonstrations `(shot, frame, 3)`."""
         frames = shown.valid.shape[1]
-        moments, knots = [], []
+        moments, knots, long_s = [], [], []
         for first in range(frames - FIRST_FRAMES + 1):
             rest = shown.frames(first, frames - first)
             moments.append(present(rest.frames(0, 1)))
             knots.append(fitted(rest)[1])
-        return NearestDrive(torch.cat(moments), torch.cat(knots))
+            long_s.append(torch.full((len(rest.valid),), (frames - first - 1) * FRAME_S))
+        return NearestDrive(torch.cat(moments), torch.cat(knots), torch.cat(long_s))
 
-    def __call__(self, now: Entities) -> Tensor:
-        """Knots `(batch, knot, 2)`; see `Regressor`."""
-        return self.knots[torch.cdist(present(now), self.moments).argmin(1)]
+    def __call__(self, now: Entities) -> tuple[Tensor, Tensor]:
+        """Knots `(batch, knot, 2)`, and over how long they are spread, `(batch,)`, s."""
+        nearest = torch.cdist(present(now), self.moments).argmin(1)
+        return self.knots[nearest], self.long_s[nearest]
 
 
 def trained(
@@ -199,13 +203,14 @@ def trained(
     batch: int = 32,
     learning_rate: float = 2e-3,
 ) -> None:
-    """Train a rival on the tasks of the energy, in as many steps, each faster."""
+    """Train a rival on the tasks of the energy; what the ego does, on whole stretches."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, learning_rate / 50)
     for step in range(steps):
         drawn = int(torch.randint(1, shots + 1, (), generator=generator))
-        loss = network.loss(tasks.draw(batch, drawn, generator, FIRST_FRAMES), drawn)
+        shortest = FIRST_FRAMES if isinstance(network, DirectClassifier) else tasks.labelled.entities.valid.shape[1]
+        loss = network.loss(tasks.draw(batch, drawn, generator, shortest), drawn)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)

@@ -87,7 +87,6 @@ class Standing:
 
 
 Judge = Callable[[Standing], Tensor]
-Violation = Callable[[Standing], Tensor]
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ class Rule:
     name: str
     family: str
     holds: Judge
-    violation: Violation
+    violation: Judge
     pair: bool = False
     needs_change: bool = False
 

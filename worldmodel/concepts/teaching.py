@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from drivecast.worldmodel.concepts.entities import Entities, entities_of, frame_stride
+from drivecast.worldmodel.concepts.entities import FRAME_S, Entities, entities_of, frame_stride
 from drivecast.worldmodel.concepts.inference import inferred_code, masks
 from drivecast.worldmodel.concepts.loading import ConceptModel, TaughtConcept
 from drivecast.worldmodel.concepts.objective import possible_masks, redriven
@@ -18,8 +17,10 @@ from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState
 
-LEAST_FRAMES = 3
-MOST_CHOICES = 4096  # of whom several demonstrations are about, tried together
+LEAST_FRAMES = 6
+MOST_FRAMES = 31
+FARTHEST_M = 100.0  # beyond it nothing is told apart
+KEPT = 16  # ways to choose whom the first demonstrations are about
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,17 @@ class Demonstration:
         """What is seen of it.
 
         Raises:
-            InputError: It is too short.
+            InputError: It is too short, too long, or about somebody far away.
         """
         stride = frame_stride(self.dt_s)
         found = entities_of(self.states[:, ::stride], self.road, self.dt_s * stride)
-        if found.valid.shape[1] < LEAST_FRAMES:
-            raise InputError(f"demonstration: expected at least {LEAST_FRAMES} frames of 0.2 s; give a longer stretch")
+        if not LEAST_FRAMES <= found.valid.shape[1] <= MOST_FRAMES:
+            given = (found.valid.shape[1] - 1) * FRAME_S
+            raise InputError(f"demonstration: expected a stretch of 1 to 6 s, best of 3; got {given:g} s")
+        for vehicle in self.about:
+            apart = float((found.along_m[0, :, vehicle] - found.along_m[0, :, 0]).abs().max())
+            if apart > FARTHEST_M:
+                raise InputError(f"demonstration: whom it is about is {apart:.0f} m away; give somebody within 100 m")
         return redriven(found)
 
 
@@ -76,14 +82,10 @@ def taught_concept(
         raise InputError("demonstration: expected all of them to be about as many vehicles")
     attends_to = counts.pop() if counts else attends_to
     seen = [_Seen.of(each, attends_to) for each in demonstrations]
-    choices = list(itertools.islice(itertools.product(*(one.choices for one in seen)), MOST_CHOICES))
-    code, energy = _codes(model, seen, choices)
-    best = int(energy.argmin())
-    fits = [one.fit(model, code[best], choice) for one, choice in zip(seen, choices[best], strict=True)]
+    code, choices = _searched(model, seen)
+    fits = [one.fit(model, code, choice) for one, choice in zip(seen, choices, strict=True)]
     mean = sum(fit.energy for fit in fits) / len(fits)
-    concept = TaughtConcept(
-        name, code[best].cpu(), attends_to, model.reference, model.digest, tuple(words), round(mean, 6)
-    )
+    concept = TaughtConcept(name, code.cpu(), attends_to, model.reference, model.digest, tuple(words), round(mean, 6))
     return concept, fits
 
 
@@ -127,6 +129,18 @@ class _Seen:
         others = torch.cat([energy[:choice], energy[choice + 1 :]])
         higher = float((others > energy[choice]).float().mean()) if len(others) else 1.0
         return Fit(float(energy[choice]), about, higher)
+
+
+def _searched(model: ConceptModel, seen: Sequence[_Seen]) -> tuple[Tensor, tuple[int, ...]]:
+    """The code, and whom each demonstration is about: of one demonstration more at a time, the best ways are kept."""
+    ways: list[tuple[int, ...]] = [()]
+    code = model.energy.log_code_step[:0]
+    for number, one in enumerate(seen):
+        ways = [(*way, choice) for way in ways for choice in one.choices]
+        codes, score = _codes(model, seen[: number + 1], ways)
+        order = score.argsort()[:KEPT].tolist()
+        ways, code = [ways[each] for each in order], codes[order[0]]
+    return code, ways[0]
 
 
 def _codes(model: ConceptModel, seen: Sequence[_Seen], choices: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:

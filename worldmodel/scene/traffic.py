@@ -119,4 +119,4 @@ class Goal(_TensorRecord):
 
     desired_speed_mps: Tensor  # (batch,) float
     lane: Tensor  # (batch,) long
-    attended: Tensor | None = None  # (batch, agent) bool; a row of False: whoever suits
+    attended: Tensor | None = None  # (batch, concept, agent) bool; a row of False: whoever suits

@@ -96,12 +96,12 @@ def test_a_single_step_says_nothing(model):
 def test_concepts_add_to_the_sum_by_their_names_and_weights(folder):
     file = folder / "follow.json"
     terms = concept_terms((str(file), f"{file}=0.5"))
-    assert [(term.name, term.weight) for term in terms] == [("follow", 1.0), ("follow 2", 0.5)]
+    assert [(term.name, term.weight) for term in terms] == [("concept follow", 1.0), ("concept 2 follow", 0.5)]
     told = torch.zeros(1, 2, 4, dtype=torch.bool)
     told[..., 1] = True
     trajectory = replace(stretch(), goal=replace(stretch().goal, attended=told))
     costs = Energy(EnergyConfig(), terms).terms(trajectory)
-    torch.testing.assert_close(costs["follow"], 2 * costs["follow 2"])
+    torch.testing.assert_close(costs["concept follow"], 2 * costs["concept 2 follow"])
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,15 @@ def test_two_vehicles_make_a_concept_about_two(folder):
     assert TaughtConcept.read(folder / "two.json").attends_to == 2
 
 
+def test_what_is_not_a_concept_is_not_written_over(folder):
+    (folder / "notes.json").write_text("{}")
+    (folder / "place.json").mkdir()
+    for output, says in (("notes.json", "not made by drivecast"), ("place.json", "is a folder"), ("x", "NAME.json")):
+        with pytest.raises(InputError, match=says):
+            teach.run(config_of(folder, "EPISODE@1-4:1", output=output), ConsoleRun())
+    assert (folder / "notes.json").read_text() == "{}"
+
+
 def test_the_same_demonstrations_teach_the_same(folder):
     for name in ("a.json", "b.json"):
         teach.run(config_of(folder, "EPISODE@1-4:1", output=name, name="same"), ConsoleRun())
@@ -91,7 +100,7 @@ def test_the_concepts_that_come_along_teach_in_seconds(folder):
         ("EPISODE@1-4:2+2", "each once"),
         ("EPISODE@1-4:99", "vehicle 99 is not there"),
         ("EPISODE@1-400", "ends after"),
-        ("EPISODE@1-1.2", "longer stretch"),
+        ("EPISODE@1-1.4", "1 to 6 s"),
         ("nothing.parquet@1-4", "no such file"),
     ],
 )
@@ -139,7 +148,7 @@ def test_a_planner_drives_by_what_was_taught_and_the_episode_says_by_whom(folder
     (file,) = (tmp_path / "out" / "episodes").glob("*planner*.parquet")
     imagined = [each for _, each in sorted(Episode.read(file).imaginations.items())]
     assert int(imagined[-1].attended.sum()) == 1
-    assert "taught" in imagined[-1].cost
+    assert "concept taught" in imagined[-1].cost
 
 
 def test_only_planners_drive_by_concepts(tmp_path):

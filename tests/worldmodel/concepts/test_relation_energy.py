@@ -226,6 +226,24 @@ def test_whom_a_demonstration_is_about_is_found_where_nobody_says_so():
     assert len(concept.code) == 6
 
 
+def test_whom_several_demonstrations_are_about_is_found_one_after_the_other():
+    orders = ([0, 1, 2, 3], [0, 2, 1, 3], [0, 3, 2, 1], [0, 2, 3, 1], [0, 1, 3, 2])
+    shown = []
+    for order in orders:
+        states, road = moving(*[CARS[number] for number in order])
+        shown.append(Demonstration(states, road, FRAME_S))
+    _, fits = taught_concept(following(), shown, "follow", ["shown"] * 5)
+    assert [fit.about for fit in fits] == [(order.index(1),) for order in orders]
+
+
+@pytest.mark.parametrize("frames", [(0, 4), (0, 16)])
+def test_a_stretch_that_is_too_short_or_about_somebody_far_away_is_refused(frames):
+    states, road = moving(CARS[0], (400.0, 0.0, 20.0, 0.0))
+    shown = Demonstration(states[:, frames[0] : frames[1]], road, FRAME_S, (1,))
+    with pytest.raises(InputError, match=r"1 to 6 s|within 100 m"):
+        taught_concept(following(), [shown], "far", ["shown"])
+
+
 def test_what_is_said_of_whom_it_is_about_counts():
     states, road = moving(*CARS)
     _, fits = taught_concept(following(), [Demonstration(states, road, FRAME_S, (3,))], "other", ["shown"])
