@@ -118,7 +118,8 @@ def _successes(axes: Any, rows: Mapping[str, Any], held_out: Sequence[str]) -> N
         axes.bar(places, shares, width, yerr=torch.tensor(bars).T.tolist() if bars else None, label=way, capsize=2)
     axes.set_xticks(range(len(concepts)), [f"{name}\n(held out)" if name in held_out else name for name in concepts])
     axes.set_ylabel("comes to hold for 3 s,\nno contact, %", fontsize=8)
-    axes.set_ylim(0, 100)
+    axes.set_ylim(0, 128)  # room for the legend
+    axes.set_yticks(range(0, 101, 20))
     axes.tick_params(labelsize=8)
     axes.legend(fontsize=7, ncol=4)
 
