@@ -144,7 +144,10 @@ def test_a_planner_told_to_stay_beside_a_slower_car_does_so():
     attended = torch.tensor([[[False, True, False]]])
     by_concept, alone = (
         drive(driver, *cars, attended=told)
-        for driver, told in ((planner("left-of-level"), attended), (planner(), None))
+        for driver, told in (
+            (planner("left-of-level", decide_every_s=1.0), attended),
+            (planner(decide_every_s=1.0), None),
+        )
     )
     ahead = [float(states.position_m[0, -1, 0, 0] - states.position_m[0, -1, 1, 0]) for states in (by_concept, alone)]
     assert abs(ahead[0]) < 8.0
