@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from drivecast.planner.costs.energy import Score, Term
+from drivecast.planner.costs.energy import Term
 from drivecast.planner.costs.trajectory import Trajectory
 from drivecast.worldmodel.concepts.entities import entities_of, frame_stride
 from drivecast.worldmodel.concepts.inference import masks
@@ -26,9 +26,24 @@ LEAST_FRAMES = 2
 DEFAULT_WEIGHT = 1.0
 
 
-class ConceptScore(Score, Protocol):
-    """A score that is about somebody."""
+class ConceptScore(ABC):
+    """A score that is about somebody, of a stretch whose every frame counts alike.
 
+    Args:
+        number: Of the concept among those that the goal speaks of (`Goal.attended`).
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __call__(self, trajectory: Trajectory) -> Tensor | None:
+        """`(batch, time)`: about whom the goal says, elsewhere about whom it is lowest of."""
+        states, told = trajectory.states, trajectory.goal.attended
+        told = None if told is None else told[:, self.number]
+        energy, _ = self.judged(states, trajectory.road, trajectory.dt_s, told)
+        return energy[:, None].expand(-1, states.valid.shape[1])
+
+    @abstractmethod
     def judged(
         self, states: TrafficState, road: Road, dt_s: float, told: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -36,7 +51,6 @@ class ConceptScore(Score, Protocol):
 
         `told (batch, agent)` says so where any of its row is True.
         """
-        ...
 
 
 @dataclass(frozen=True)
@@ -114,8 +128,8 @@ def _energy_of(concept: TaughtConcept, path: Path, device: str) -> RelationEnerg
     raise InputError(f"{path}: {there[0]} has been trained anew since it was taught; teach it again")
 
 
-class Concept:
-    """The energy of a concept in a driven stretch, whose every frame counts alike.
+class Concept(ConceptScore):
+    """The energy of a concept in a driven stretch.
 
     Where the goal says whom it is about (`Goal.attended`), that is so; elsewhere it is about whom it is lowest of: the
     energy is then the free energy over attention at zero temperature.
@@ -128,17 +142,15 @@ class Concept:
     """
 
     def __init__(self, model: RelationEnergy, code: Tensor, attends_to: int = 1, number: int = 0) -> None:
-        self.model, self.code, self.attends_to, self.number = model, code, attends_to, number
+        super().__init__(number)
+        self.model, self.code, self.attends_to = model, code, attends_to
 
     def __call__(self, trajectory: Trajectory) -> Tensor | None:
         """`(batch, time)`; None where the stretch is shorter than two frames, or too few are there."""
-        states, told = trajectory.states, trajectory.goal.attended
-        time, agents = states.valid.shape[1:]
+        time, agents = trajectory.states.valid.shape[1:]
         if len(range(0, time, frame_stride(trajectory.dt_s))) < LEAST_FRAMES or agents <= self.attends_to:
             return None
-        told = None if told is None else told[:, self.number]
-        energy, _ = self.judged(states, trajectory.road, trajectory.dt_s, told)
-        return energy[:, None].expand(-1, time)
+        return super().__call__(trajectory)
 
     def judged(
         self, states: TrafficState, road: Road, dt_s: float, told: Tensor | None = None
@@ -158,8 +170,7 @@ class Concept:
 
     def _lowest(self, relations: Tensor, there: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
         """The lowest energy over whom it could be about, of those who are `there (batch, agent)`; and who that is."""
-        every = masks(there.shape[1], self.attends_to).to(relations)
-        every = every[every.sum(1) == self.attends_to + 1]
+        every = masks(there.shape[1], (self.attends_to,)).to(relations)
         of_all = self.model.judged(relations, every.expand(len(there), -1, -1), code)
         others = every.bool()
         others[:, 0] = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from drivecast.planner.costs.trajectory import Trajectory
+from drivecast.planner.costs.concept import ConceptScore
 from drivecast.worldmodel.concepts.entities import entities_of, frame_stride
 from drivecast.worldmodel.concepts.rules import Rule, Standing
 from drivecast.worldmodel.scene.road import Road
@@ -14,7 +14,7 @@ from drivecast.worldmodel.scene.traffic import TrafficState
 NOT_THERE = 1e3
 
 
-class ConceptByRule:
+class ConceptByRule(ConceptScore):
     """How far a rule is from holding of whom the goal says it is about, or of whom it is nearest to holding.
 
     Args:
@@ -23,14 +23,8 @@ class ConceptByRule:
     """
 
     def __init__(self, rule: Rule, number: int = 0) -> None:
-        self.rule, self.number = rule, number
-
-    def __call__(self, trajectory: Trajectory) -> Tensor | None:
-        """`(batch, time)`."""
-        states, told = trajectory.states, trajectory.goal.attended
-        told = None if told is None else told[:, self.number]
-        energy, _ = self.judged(states, trajectory.road, trajectory.dt_s, told)
-        return energy[:, None].expand(-1, states.valid.shape[1])
+        super().__init__(number)
+        self.rule = rule
 
     def judged(
         self, states: TrafficState, road: Road, dt_s: float, told: Tensor | None = None

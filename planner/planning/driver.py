@@ -186,15 +186,15 @@ class Planner(ABC):
 
     def _nearest(self, history: TrafficState, goal: Goal) -> tuple[TrafficState, Goal, Tensor]:
         """The history of the nearest and of whom concepts are about, the goal that says who they are, and which."""
-        kept = self._attended
-        if kept is None:
-            agents = nearest_indices(history[:, -1], self.config.max_agents - 1)
-            return pick_agents(history, agents), replace(goal, attended=None), agents
-        kept = kept.to(history.valid.device)
-        seen = (history.valid[:, -1, None] | ~kept).all(2, keepdim=True)  # who is lost is looked for anew
-        self._attended = kept & seen
-        agents = nearest_indices(history[:, -1], self.config.max_agents - 1, self._attended.any(1))
-        return pick_agents(history, agents), replace(goal, attended=pick_attended(self._attended, agents)), agents
+        attended = self._attended
+        if attended is not None:
+            attended = attended.to(history.valid.device)
+            seen = (history.valid[:, -1, None] | ~attended).all(2, keepdim=True)  # who is lost is looked for anew
+            self._attended = attended = attended & seen
+        kept = None if attended is None else attended.any(1)
+        agents = nearest_indices(history[:, -1], self.config.max_agents - 1, kept)
+        told = None if attended is None else pick_attended(attended, agents)
+        return pick_agents(history, agents), replace(goal, attended=told), agents
 
     def _attend(self, found: Found, best: Tensor, agents: Tensor, road: Road) -> None:
         """Where it is not decided yet, each concept is about whom it is lowest of at the end of the `best` plans."""

@@ -47,7 +47,7 @@ class ConceptDrive:
             demonstration did; a regressor.
         shots: Demonstrations.
         draw: Which demonstrations.
-        concepts: File of the energy, and with it the regressor's weights.
+        concepts: File of the energy.
         regressor: File of its weights; only for that way.
         data: Stores whose `split` shows the demonstrations.
         split: Of the stores.
@@ -91,7 +91,7 @@ class ConceptDrive:
         if self.way == "regressor":
             network = Regressor()
             network.load_state_dict(torch.load(self.regressor, weights_only=True))
-            code = network.code(self.demonstrations(), self.shots).detach()
+            code = network.shown.of_tasks(self.demonstrations(), self.shots).detach()
 
             def knots(now: Entities) -> tuple[Tensor, Tensor]:
                 found = network(now, code.expand(len(now.valid), -1)).detach()

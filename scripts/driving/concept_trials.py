@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from drivecast.envs.lockstep import LockstepStart, LockstepTraffic
+from drivecast.envs.lockstep import AttentiveTraffic, LockstepStart, LockstepTraffic
 from drivecast.worldmodel.concepts.entities import MOST_ENTITIES, entities_of, frame_stride
 from drivecast.worldmodel.concepts.rules import NOBODY, Rule, Standing
 from drivecast.worldmodel.errors import InputError
@@ -126,9 +126,8 @@ def drive(
     failed = torch.zeros_like(over)
     for _ in range(round(duration_s / traffic.dt_s)):
         controls = driver.act(TrafficState.stack(states[-20:], 1), road, goal)
-        announce = getattr(traffic, "announce", None)
-        if announce is not None:
-            announce(getattr(driver, "chosen_lane", None))
+        if isinstance(traffic, AttentiveTraffic):
+            traffic.announce(getattr(driver, "chosen_lane", None))
         step = traffic.step(controls)
         failed |= ~over & (step.collided | step.off_road).cpu()
         over |= step.ended.cpu()

@@ -23,8 +23,7 @@ from drivecast.scripts.driving.concept_drives import WAYS, ConceptDrive
 from drivecast.scripts.driving.concept_trials import Outcome
 from drivecast.scripts.driving.workers import Workers
 from drivecast.scripts.figures.concept_figure import draw
-from drivecast.worldmodel.concepts.demonstrations import Labelled, at_other_speeds, labelled, stretches
-from drivecast.worldmodel.concepts.entities import Entities
+from drivecast.worldmodel.concepts.demonstrations import Labelled, labelled, stretches, with_other_speeds
 from drivecast.worldmodel.concepts.examination import Recogniser, Recognition, by_code, by_energy, combined, recognised
 from drivecast.worldmodel.concepts.loading import ConceptModel, load_concepts
 from drivecast.worldmodel.concepts.objective import Tasks
@@ -109,8 +108,9 @@ def _rivals(given: argparse.Namespace, model: ConceptModel) -> None:
         return
     stores = [WindowStore.open(path) for path in given.data]
     generator = torch.Generator().manual_seed(0)
-    found = stretches(stores, "train", LEARNED_FROM, generator)
-    found = Entities.cat([found, at_other_speeds(found, ConceptTrainingConfig.scale, generator)])
+    found = with_other_speeds(
+        stretches(stores, "train", LEARNED_FROM, generator), ConceptTrainingConfig.scale, generator
+    )
     tasks = Tasks(labelled(found), model.trained_on, SHOTS)
     for name, network in (("direct", DirectClassifier()), ("regressor", Regressor())):
 

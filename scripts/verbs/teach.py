@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from drivecast.envs.replay.episode import Episode
 from drivecast.scripts.command.output import refuse_foreign_file
@@ -19,6 +18,7 @@ from drivecast.worldmodel.concepts.loading import is_concept, load_concepts
 from drivecast.worldmodel.concepts.teaching import Demonstration, taught_concept
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.loading import PRETRAINED
+from drivecast.worldmodel.scene.lane_neighbours import nearest_indices
 
 FORM = "EPISODE@FROM-TO[:VEHICLE[+VEHICLE]]"
 _DEMONSTRATION = re.compile(r"(?P<file>.+)@(?P<begin>[\d.]+)-(?P<end>[\d.]+)(?::(?P<about>\d+(?:\+\d+)?))?")
@@ -115,16 +115,11 @@ def _demonstration(text: str) -> tuple[Demonstration, Sequence[int]]:
                 "give a number that the replay shows"
             )
     states = episode.states[None, first : last + 1]
-    who = _nearest(states.position_m[0], states.valid[0], about)
-    states = states[:, :, who]
-    return Demonstration(states, episode.road, dt_s, tuple(who.tolist().index(each) for each in about)), who.tolist()
-
-
-def _nearest(position_m: Tensor, valid: Tensor, about: Sequence[int]) -> Tensor:
-    """The ego, whom it is about, and the nearest others, long `(entity,)`."""
-    middle = len(position_m) // 2
-    distance = (position_m[middle] - position_m[middle, :1]).norm(dim=-1).masked_fill(~valid.all(0), torch.inf)
-    for number, vehicle in enumerate((0, *about)):
-        distance[vehicle] = number - 10.0
-    order = distance.argsort()[:MOST_ENTITIES]
-    return order[distance[order].isfinite()]
+    throughout = states.valid.all(1)
+    middle = replace(states[:, states.valid.shape[1] // 2], valid=throughout)
+    meant = torch.zeros_like(throughout)
+    meant[0, list(about)] = True
+    who = nearest_indices(middle, MOST_ENTITIES - 1, meant)[0]
+    who = who[throughout[0, who]]
+    numbers = who.tolist()
+    return Demonstration(states[:, :, who], episode.road, dt_s, tuple(map(numbers.index, about))), numbers

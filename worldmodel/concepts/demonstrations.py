@@ -71,16 +71,16 @@ def labelled(entities: Entities, rules: Sequence[Rule] = RULES) -> Labelled:
     return Labelled(entities, torch.cat(stretches), torch.cat(concepts), torch.cat(about), names)
 
 
-def at_other_speeds(entities: Entities, most: float, generator: torch.Generator) -> Entities:
-    """Each stretch with lengths along the road and speeds up to `most` times as large or small; the speed stays one.
+def with_other_speeds(entities: Entities, most: float, generator: torch.Generator) -> Entities:
+    """Each stretch twice: as it is, and with lengths along the road and speeds up to `most` times as large or small.
 
-    Rules are applied afterwards, so that labels stay true.
+    Speeds stay possible ones. Rules are applied afterwards, so that labels stay true.
     """
     exponent = 2.0 * torch.rand(len(entities.valid), generator=generator) - 1.0
     factor = most**exponent
     speed = entities.speed_mps[:, :, 0].amax(1).clamp_min(0.1)
     low, high = (SLOWEST_MPS / speed).clamp_max(1.0), (FASTEST_MPS / speed).clamp_min(1.0)
-    return entities.scaled(factor.clamp_min(low).clamp_max(high))
+    return Entities.cat([entities, entities.scaled(factor.clamp_min(low).clamp_max(high))])
 
 
 def stretches(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from drivecast.worldmodel.scene.kinematics import wrapped
-from drivecast.worldmodel.scene.lane_neighbours import nearest_indices, pick_agents, single_lane
+from drivecast.worldmodel.scene.lane_neighbours import single_lane
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState, _TensorRecord
 
@@ -79,7 +79,7 @@ class Entities(_TensorRecord):
 def entities_of(states: TrafficState, road: Road, dt_s: float) -> Entities:
     """Entities at the moments of `states (batch, time, agent)`, which are `dt_s` apart. Differentiable in the states.
 
-    All agents become entities, in their order: see `nearest_entities`.
+    All agents become entities, in their order.
     """
     batch, time, agents = states.valid.shape
     lane = road.project(states.position_m[:, 0, :1].detach()).lane[:, 0]
@@ -104,12 +104,6 @@ def entities_of(states: TrafficState, road: Road, dt_s: float) -> Entities:
         valid=states.valid,
         lane_width_m=width[:, 0, 0].detach().clamp_min(NARROWEST_LANE_M),
     )
-
-
-def nearest_entities(states: TrafficState, at: int = 0) -> tuple[TrafficState, Tensor]:
-    """The ego and the nearest to it at moment `at` of `states (batch, time, agent)`; and which agents they are."""
-    index = nearest_indices(states[:, at], MOST_ENTITIES - 1)
-    return pick_agents(states, index), index
 
 
 def frame_stride(dt_s: float) -> int:

@@ -81,6 +81,25 @@ def inferred_code(
     return code if differentiable else code.detach()
 
 
+def taught_code(
+    model: RelationEnergy,
+    pairs: Tensor,
+    counts: Tensor,
+    attention: Tensor,
+    shots: int,
+    config: InferenceConfig,
+    noise: torch.Generator | None = None,
+    differentiable: bool = False,
+) -> Tensor:
+    """Codes `(batch, code)` of demonstrations, `shots` of each concept, whose relations are `(batch · shot, ...)`."""
+    batch = len(pairs) // shots
+
+    def energy(code: Tensor) -> Tensor:
+        return model(pairs, counts, attention, code.repeat_interleave(shots, 0)).view(batch, shots).mean(1)
+
+    return inferred_code(model, energy, batch, config, noise, differentiable)
+
+
 def inferred_drive(
     energy: Energy,
     first: Tensor,
@@ -122,13 +141,13 @@ def inferred_mask(energy: Energy, first: Tensor, config: InferenceConfig) -> Ten
     return logits.detach().sigmoid()
 
 
-def masks(entities: int, most: int = 2) -> Tensor:
-    """Every way to attend to one other entity, or to `most` at a time: `(mask, entity)`; entity 0 always counts."""
+def masks(entities: int, counts: tuple[int, ...] = (1, 2)) -> Tensor:
+    """Every way to attend to so many others, one or two: `(mask, entity)`; entity 0 always counts."""
     ones = torch.eye(entities)[1:]
     rows = [ones]
-    if most > 1:
+    if 2 in counts:
         first, second = torch.combinations(torch.arange(entities - 1), 2).T
         rows.append(ones[first] + ones[second])
-    found = torch.cat(rows)
+    found = torch.cat(rows if 1 in counts else rows[1:])
     found[:, 0] = 1.0
     return found

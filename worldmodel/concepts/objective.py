@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 from torch.nn.functional import softplus
 
+from drivecast.worldmodel.concepts.contrasts import LARGE, against_others, of_positives, ruled_out
 from drivecast.worldmodel.concepts.demonstrations import Labelled
 from drivecast.worldmodel.concepts.ego_drive import driven, fitted
 from drivecast.worldmodel.concepts.entities import MOST_ENTITIES, Entities
-from drivecast.worldmodel.concepts.inference import InferenceConfig, inferred_code, inferred_drive, masks
+from drivecast.worldmodel.concepts.inference import InferenceConfig, inferred_drive, masks, taught_code
 from drivecast.worldmodel.concepts.relation_energy import RelationEnergy, ego_relations
 from drivecast.worldmodel.errors import InputError
 
-LARGE = 1e4
 SPEED_BIN_MPS, FEW = 5.0, 50
 
 
@@ -156,10 +154,15 @@ def _gathered(place: Tensor, value: Tensor, count: int) -> Tensor:
     return found[group]
 
 
+def everybody(pairs: Tensor) -> Tensor:
+    """Attention `(batch, entity)` to all."""
+    return torch.ones_like(pairs[:, 0, 0, :, 0])
+
+
 def energy_of(model: RelationEnergy, entities: Entities, code: Tensor) -> Tensor:
     """Energy `(batch,)` of entities all of whom are attended to."""
     pairs, counts = ego_relations(entities)
-    return model(pairs, counts, torch.ones_like(pairs[:, 0, 0, :, 0]), code)
+    return model(pairs, counts, everybody(pairs), code)
 
 
 def taught(
@@ -172,13 +175,7 @@ def taught(
 ) -> Tensor:
     """Codes `(batch, code)` of `demonstrations (batch · shot, frame, entity)`, where all entities are attended to."""
     pairs, counts = ego_relations(demonstrations)
-    attention = torch.ones_like(pairs[:, 0, 0, :, 0])
-    batch = len(pairs) // shots
-
-    def energy(code: Tensor) -> Tensor:
-        return model(pairs, counts, attention, code.repeat_interleave(shots, 0)).view(batch, shots).mean(1)
-
-    return inferred_code(model, energy, batch, config, noise, differentiable)
+    return taught_code(model, pairs, counts, everybody(pairs), shots, config, noise, differentiable)
 
 
 def loss_of(
@@ -211,7 +208,8 @@ def loss_of(
     high = energy_of(model, driven(query, start, found.detach()), code)
     parts["drives"] = softplus(low - high).mean()
     if objective.sampler:
-        parts["sampler"] = _frozen_energy(model, driven(query, start, found), held).mean()
+        pairs, counts = ego_relations(driven(query, start, found))
+        parts["sampler"] = model.frozen(pairs, counts, everybody(pairs), held).mean()
     parts["magnitude"] = (low + high).mean()
     weights = {name: getattr(objective, name) for name in parts}
     total = sum((weights[name] * value for name, value in parts.items()), low.new_zeros(()))
@@ -224,8 +222,7 @@ def _contrast_of_masks(model: RelationEnergy, task: Task, code: Tensor) -> Tenso
     relations = model.relations(pairs, counts, code)
     energy = model.judged(relations, every.expand(len(code), -1, -1), code)
     there = possible_masks(task.query)
-    energy = torch.where(there, energy, LARGE)
-    return (torch.logsumexp(-energy, 1) - torch.logsumexp((-energy).masked_fill(~task.positives, -LARGE), 1)).mean()
+    return of_positives(torch.where(there, energy, LARGE), task.positives)
 
 
 def possible_masks(entities: Entities, wanted: Tensor | None = None) -> Tensor:
@@ -244,9 +241,7 @@ def _contrast_of_concepts(
     shift = 1 + torch.randperm(batch - 1, generator=noise, device=noise.device)[:count]
     other = (torch.arange(batch, device=shift.device)[:, None] + shift) % batch  # (batch, other)
     energy = energy_of(model, query[other.flatten()], code.repeat_interleave(count, 0)).view(batch, count)
-    same = task.also[other].gather(2, task.concept[:, None, None].expand(-1, count, 1))[..., 0]
-    energy = torch.cat([low[:, None], torch.where(same, LARGE, energy)], 1)
-    return (low + torch.logsumexp(-energy, 1)).mean()
+    return against_others(low, ruled_out(energy, task.also[other], task.concept))
 
 
 def _shifted(entities: Entities, noise: torch.Generator) -> Entities:
@@ -256,10 +251,3 @@ def _shifted(entities: Entities, noise: torch.Generator) -> Entities:
     moved = entities.along_m + entities.speed_mps * shift_s[:, None, None]
     others = torch.cat([entities.along_m[:, :, :1], moved[:, :, 1:]], 2)
     return Entities(**{**vars(entities), "along_m": others})
-
-
-def _frozen_energy(model: RelationEnergy, entities: Entities, code: Tensor) -> Tensor:
-    """The energy as a function of what was found alone: its weights do not learn from it."""
-    weights: Mapping[str, Tensor] = {name: value.detach() for name, value in model.named_parameters()}
-    pairs, counts = ego_relations(entities)
-    return functional_call(model, dict(weights), (pairs, counts, torch.ones_like(pairs[:, 0, 0, :, 0]), code))

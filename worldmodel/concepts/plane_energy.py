@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from drivecast.worldmodel.concepts.inference import InferenceConfig, inferred_code, inferred_mask
+from drivecast.worldmodel.concepts.contrasts import LARGE
+from drivecast.worldmodel.concepts.inference import InferenceConfig, inferred_mask, taught_code
 from drivecast.worldmodel.concepts.plane import FEWEST_ATTENDED, MOST, Scenes, attentions, possible
 from drivecast.worldmodel.concepts.plane_rules import COLOURS, length_of, uniform
 from drivecast.worldmodel.concepts.relation_energy import RelationEnergy
 
 PAIR_FEATURES = 16
-LARGE = 1e4
 
 
 def plane_relations(scenes: Scenes) -> tuple[Tensor, Tensor]:
@@ -59,12 +59,7 @@ def taught(
     """Codes `(batch, code)` of `demonstrations (batch · shot, ...)`, all of whose entities are attended to."""
     pairs, counts = plane_relations(demonstrations)
     attention = (demonstrations.colour >= 0).to(pairs)
-    batch = len(pairs) // shots
-
-    def energy(code: Tensor) -> Tensor:
-        return model(pairs, counts, attention, code.repeat_interleave(shots, 0)).view(batch, shots).mean(1)
-
-    return inferred_code(model, energy, batch, config, noise, differentiable)
+    return taught_code(model, pairs, counts, attention, shots, config, noise, differentiable)
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 from torch.nn.functional import softplus
 
+from drivecast.worldmodel.concepts.contrasts import against_others, of_positives, ruled_out
 from drivecast.worldmodel.concepts.inference import InferenceConfig
 from drivecast.worldmodel.concepts.plane import Events, Scenes, attentions, draw_events
 from drivecast.worldmodel.concepts.plane_energy import (
-    LARGE,
     PAIR_FEATURES,
     PlacingConfig,
     energy_of,
@@ -112,11 +111,8 @@ def loss_of(
     high = energy_of(model, found.detach(), code)
     parts["places"] = softplus(low - high).mean()
     if config.sampler:
-        weights = {name: value.detach() for name, value in model.named_parameters()}
         pairs, counts = plane_relations(found)
-        parts["sampler"] = functional_call(
-            model, weights, (pairs, counts, (found.colour >= 0).to(pairs), frozen_code)
-        ).mean()
+        parts["sampler"] = model.frozen(pairs, counts, (found.colour >= 0).to(pairs), frozen_code).mean()
     parts["magnitude"] = (low + high).mean()
     total = sum((getattr(config, name) * value for name, value in parts.items()), low.new_zeros(()))
     return {"loss": total, **parts, "low": low.mean().detach(), "high": high.mean().detach()}
@@ -130,8 +126,7 @@ def _contrast_of_concepts(model: RelationEnergy, query: Events, low: Tensor, cod
     other = (torch.arange(batch)[:, None] + shift) % batch  # (batch, other)
     alone = query.alone[other.flatten()]
     energy = energy_of(model, alone, code.repeat_interleave(count, 0)).view(batch, count)
-    same = query.also[other].gather(2, query.concept[:, None, None].expand(-1, count, 1))[..., 0]
-    return (low + torch.logsumexp(-torch.cat([low[:, None], torch.where(same, LARGE, energy)], 1), 1)).mean()
+    return against_others(low, ruled_out(energy, query.also[other], query.concept))
 
 
 def _contrasts_of_masks(
@@ -144,8 +139,7 @@ def _contrasts_of_masks(
 ) -> tuple[Tensor, Tensor]:
     """Of whom it holds against all others, and against whom the inference by gradient finds wrongly."""
     energy = energy_of_attentions(model, query.scenes, code)
-    right = torch.logsumexp((-energy).masked_fill(~query.positives, -LARGE), 1)
-    every = (torch.logsumexp(-energy, 1) - right).mean()
+    every = of_positives(energy, query.positives)
     found = identified(model, query.scenes, code.detach(), config, 1, noise)
     pairs, counts = plane_relations(query.scenes)
     high = model(pairs, counts, found, code)
@@ -163,7 +157,7 @@ def _contrast_of_moved(
     change = change * moves.repeat_interleave(count, 0)[:, None, :, None]
     moved = replace(times, position=(times.position + change).clamp(-1.0, 1.0))
     energy = energy_of(model, moved, code.repeat_interleave(count, 0)).view(-1, count)
-    return (low + torch.logsumexp(-torch.cat([low[:, None], energy], 1), 1)).mean()
+    return against_others(low, energy)
 
 
 class EventBank:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from drivecast.worldmodel.concepts.entities import Entities
 from drivecast.worldmodel.errors import InputError
@@ -95,8 +95,10 @@ class RelationEnergy(nn.Module):
         """Energy, `(batch,)`; see `relations` and `judged`."""
         return self.judged(self.relations(pairs, counts, code), attention, code)
 
-
-Relate = Callable[[Entities], tuple[Tensor, Tensor]]
+    def frozen(self, pairs: Tensor, counts: Tensor, attention: Tensor, code: Tensor) -> Tensor:
+        """The same as a function of what is given alone: the weights do not learn from it."""
+        weights = {name: value.detach() for name, value in self.named_parameters()}
+        return functional_call(self, weights, (pairs, counts, attention, code))
 
 
 def ego_relations(entities: Entities) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import smooth_l1_loss
 
+from drivecast.worldmodel.concepts.contrasts import LARGE, of_positives
 from drivecast.worldmodel.concepts.ego_drive import KNOTS, driven, fitted
 from drivecast.worldmodel.concepts.entities import FRAME_S, MOST_ENTITIES, Entities
 from drivecast.worldmodel.concepts.examination import Recogniser
@@ -16,7 +17,7 @@ from drivecast.worldmodel.concepts.inference import masks
 from drivecast.worldmodel.concepts.objective import Task, Tasks, possible_masks
 from drivecast.worldmodel.concepts.relation_energy import RELATION_FEATURES, ego_relations
 
-LARGE, FAR = 1e4, 1e3
+FAR = 1e3
 HIDDEN, CODE = 64, 16
 FIRST_FRAMES = 6  # a drive is imitated from a moment on with at least so many frames left
 
@@ -74,6 +75,10 @@ class Encoder(nn.Module):
     def forward(self, entities: Entities) -> Tensor:
         return self.all(self.pairs(entities).sum(1))
 
+    def of_tasks(self, shown: Entities, shots: int) -> Tensor:
+        """The mean over each task's demonstrations `(task · shot, ...)`, `(task, code)`."""
+        return self(shown).unflatten(0, (-1, shots)).mean(1)
+
 
 class DirectClassifier(nn.Module):
     """Scores a stretch and whom it is about, given the mean encoding of demonstrations: no inference."""
@@ -82,10 +87,6 @@ class DirectClassifier(nn.Module):
         super().__init__()
         self.shown, self.seen = Encoder(), Encoder()
         self.judge = nn.Sequential(nn.Linear(2 * CODE, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, 1))
-
-    def code(self, shown: Entities, shots: int) -> Tensor:
-        """Of each task, `(task, code)`."""
-        return self.shown(shown).unflatten(0, (-1, shots)).mean(1)
 
     def of_masks(self, query: Entities, code: Tensor) -> Tensor:
         """Low on whom it is about, `(task, mask)`."""
@@ -104,22 +105,20 @@ class DirectClassifier(nn.Module):
 
         @torch.no_grad()
         def recognise(shown: Entities, shots: int, query: Entities, pool: Entities) -> tuple[Tensor, Tensor]:
-            code = self.code(shown, shots)
+            code = self.shown.of_tasks(shown, shots)
             return self.of_masks(query, code), self.of_stretches(pool, code)
 
         return recognise
 
     def loss(self, task: Task, shots: int) -> Tensor:
         """The same contrasts as the energy's, of whom and of what."""
-        code = self.code(task.demonstrations, shots)
+        code = self.shown.of_tasks(task.demonstrations, shots)
         of_masks = torch.where(possible_masks(task.query), self.of_masks(task.query, code), LARGE)
-        inside = torch.logsumexp((-of_masks).masked_fill(~task.positives, -LARGE), 1)
         of_stretches = self.of_stretches(task.query.entities(task.about), code)
         same = task.also[:, task.concept].T & ~torch.eye(len(code), dtype=torch.bool)
         of_stretches = torch.where(same, LARGE, of_stretches)
-        return (torch.logsumexp(-of_masks, 1) - inside).mean() + (
-            of_stretches.diagonal() + torch.logsumexp(-of_stretches, 1)
-        ).mean()
+        of_concepts = (of_stretches.diagonal() + torch.logsumexp(-of_stretches, 1)).mean()
+        return of_positives(of_masks, task.positives) + of_concepts
 
 
 class Regressor(nn.Module):
@@ -136,10 +135,6 @@ class Regressor(nn.Module):
             nn.Linear(HIDDEN, 2 * KNOTS),
         )
 
-    def code(self, shown: Entities, shots: int) -> Tensor:
-        """Of each task, `(task, code)`."""
-        return self.shown(shown).unflatten(0, (-1, shots)).mean(1)
-
     def forward(self, now: Entities, code: Tensor) -> Tensor:
         """Knots `(batch, knot, 2)`; `now (batch, frame, 3)`, of which the last frame counts."""
         return self.drive(torch.cat([present(now), code], -1)).unflatten(-1, (KNOTS, 2))
@@ -148,7 +143,7 @@ class Regressor(nn.Module):
         """Distance from where the ego went, in m."""
         query = task.query.entities(task.about)
         start, _ = fitted(query)
-        knots = self(query.frames(0, 1), self.code(task.demonstrations, shots))
+        knots = self(query.frames(0, 1), self.shown.of_tasks(task.demonstrations, shots))
         went = driven(query, start, knots)
         along = smooth_l1_loss(went.along_m[:, :, 0], query.along_m[:, :, 0])
         return along + 4.0 * smooth_l1_loss(went.across_m[:, :, 0], query.across_m[:, :, 0])

@@ -102,10 +102,10 @@ class _Seen:
     def of(shown: Demonstration, attends_to: int) -> _Seen:
         entities = shown.entities()
         pairs, counts = ego_relations(entities)
-        every = masks(entities.valid.shape[2], attends_to) if entities.valid.shape[2] > attends_to else None
-        if every is None:
+        agents = entities.valid.shape[2]
+        if agents <= attends_to:
             raise InputError(f"demonstration: expected at least {attends_to} other vehicles near the ego")
-        every = every[(every.sum(1) == attends_to + 1)]
+        every = masks(agents, (attends_to,))
         if shown.about:
             wanted = torch.zeros(every.shape[1])
             wanted[[0, *shown.about]] = 1.0

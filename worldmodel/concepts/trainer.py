@@ -8,8 +8,7 @@ from pathlib import Path
 
 import torch
 
-from drivecast.worldmodel.concepts.demonstrations import STRETCH_S, Labelled, at_other_speeds, labelled, stretches
-from drivecast.worldmodel.concepts.entities import Entities
+from drivecast.worldmodel.concepts.demonstrations import STRETCH_S, Labelled, labelled, stretches, with_other_speeds
 from drivecast.worldmodel.concepts.examination import examined
 from drivecast.worldmodel.concepts.inference import InferenceConfig
 from drivecast.worldmodel.concepts.loading import CONCEPTS_FILE, CONCEPTS_KIND
@@ -132,7 +131,7 @@ class ConceptTrainer:
         generator = torch.Generator().manual_seed(seed)
         found = stretches(self.stores, split, most, generator)
         if split == "train" and self.config.scale > 1.0:
-            found = Entities.cat([found, at_other_speeds(found, self.config.scale, generator)])
+            found = with_other_speeds(found, self.config.scale, generator)
         return labelled(found)
 
     def resume(self) -> int:
