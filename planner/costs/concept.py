@@ -13,12 +13,13 @@ from torch import Tensor
 
 from drivecast.planner.costs.energy import Term
 from drivecast.planner.costs.trajectory import Trajectory
-from drivecast.worldmodel.concepts.entities import entities_of, frame_stride
 from drivecast.worldmodel.concepts.inference import masks
 from drivecast.worldmodel.concepts.loading import TaughtConcept, load_concepts
-from drivecast.worldmodel.concepts.relation_energy import RelationEnergy, ego_relations
+from drivecast.worldmodel.concepts.relation_energy import RelationEnergy
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.loading import PRETRAINED
+from drivecast.worldmodel.scene.entities import entities_of, frame_stride
+from drivecast.worldmodel.scene.relations import ego_relations
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from drivecast.planner.costs.concept import ConceptScore
-from drivecast.worldmodel.concepts.entities import entities_of, frame_stride
 from drivecast.worldmodel.concepts.rules import Rule, Standing
+from drivecast.worldmodel.scene.entities import entities_of, frame_stride
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState
 

@@ -18,7 +18,6 @@ from drivecast.planner.planning.driver import GradientPlanner, PlannerConfig
 from drivecast.scripts.driving.concept_trials import Outcome, drive, trials
 from drivecast.worldmodel.concepts.demonstrations import STRETCH_S, Labelled, labelled, stretches
 from drivecast.worldmodel.concepts.ego_drive import KNOTS
-from drivecast.worldmodel.concepts.entities import Entities, entities_of, frame_stride
 from drivecast.worldmodel.concepts.loading import load_concepts
 from drivecast.worldmodel.concepts.objective import Tasks, taught
 from drivecast.worldmodel.concepts.rivals import NearestDrive, Regressor
@@ -26,6 +25,7 @@ from drivecast.worldmodel.concepts.rules import BY_NAME, NOBODY
 from drivecast.worldmodel.forecaster.loading import load_world_model
 from drivecast.worldmodel.recordings.store import WindowStore
 from drivecast.worldmodel.scene.driver import Driver
+from drivecast.worldmodel.scene.entities import Entities, entities_of, frame_stride
 from drivecast.worldmodel.scene.kinematics import steering_for, within_limits
 from drivecast.worldmodel.scene.lane_neighbours import pick_agents
 from drivecast.worldmodel.scene.road import Road

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from drivecast.envs.lockstep import AttentiveTraffic, LockstepStart, LockstepTraffic
-from drivecast.worldmodel.concepts.entities import MOST_ENTITIES, entities_of, frame_stride
 from drivecast.worldmodel.concepts.rules import NOBODY, Rule, Standing
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.scene.driver import Driver
+from drivecast.worldmodel.scene.entities import MOST_ENTITIES, entities_of, frame_stride
 from drivecast.worldmodel.scene.lane_neighbours import nearest_indices, pick_agents
 from drivecast.worldmodel.scene.traffic import TrafficState
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from drivecast.envs.evaluation.statistics import wilson_interval
 from drivecast.worldmodel.concepts.demonstrations import labelled, stretches
-from drivecast.worldmodel.concepts.entities import FRAME_S, Entities
 from drivecast.worldmodel.concepts.loading import ConceptModel
 from drivecast.worldmodel.concepts.objective import Tasks, energy_of, taught
 from drivecast.worldmodel.recordings.store import WindowStore
+from drivecast.worldmodel.scene.entities import FRAME_S, Entities
 
 SHOWN = ("follow-1.6", "left-of-level", "right-of-behind", "open-gap")
 SPEED_MPS, FRAMES, LANE_M, LENGTH_M = 24.0, 8, 4.0, 5.0

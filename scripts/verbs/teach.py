@@ -13,11 +13,11 @@ from drivecast.envs.replay.episode import Episode
 from drivecast.scripts.command.output import refuse_foreign_file
 from drivecast.scripts.driving.registry import resolve_model
 from drivecast.scripts.tracking.run import Run
-from drivecast.worldmodel.concepts.entities import MOST_ENTITIES
 from drivecast.worldmodel.concepts.loading import is_concept, load_concepts
 from drivecast.worldmodel.concepts.teaching import Demonstration, taught_concept
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.loading import PRETRAINED
+from drivecast.worldmodel.scene.entities import MOST_ENTITIES
 from drivecast.worldmodel.scene.lane_neighbours import nearest_indices
 
 FORM = "EPISODE@FROM-TO[:VEHICLE[+VEHICLE]]"

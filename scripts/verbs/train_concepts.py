@@ -8,10 +8,11 @@ from pathlib import Path
 from drivecast.scripts.command.device import available_device
 from drivecast.scripts.tracking.run import Run
 from drivecast.scripts.verbs.training import train
-from drivecast.worldmodel.concepts.relation_energy import RELATION_FEATURES, RelationEnergyConfig
+from drivecast.worldmodel.concepts.relation_energy import RelationEnergyConfig
 from drivecast.worldmodel.concepts.trainer import ConceptTrainer, ConceptTrainingConfig
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.recordings.store import WindowStore
+from drivecast.worldmodel.scene.relations import RELATION_FEATURES
 
 PANELS = [
     ("contrasts, nats", ["train/masks", "train/concepts", "train/drives", "train/shifted"]),

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from drivecast.worldmodel.concepts.entities import MOST_ENTITIES, Entities, entities_of, frame_stride
 from drivecast.worldmodel.concepts.rules import NOBODY, RULES, Rule, Standing
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.recordings.store import WindowStore
+from drivecast.worldmodel.scene.entities import MOST_ENTITIES, Entities, entities_of, frame_stride
 
 STRETCH_S = 3.0
 AT_ONCE, VEHICLES = 512, 1_000_000

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from drivecast.worldmodel.concepts.entities import FRAME_S, Entities
+from drivecast.worldmodel.scene.entities import FRAME_S, Entities
 from drivecast.worldmodel.scene.traffic import _TensorRecord
 
 KNOTS = 5

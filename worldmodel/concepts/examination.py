@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from drivecast.worldmodel.concepts.demonstrations import Labelled
-from drivecast.worldmodel.concepts.entities import MOST_ENTITIES, Entities
 from drivecast.worldmodel.concepts.inference import InferenceConfig, masks
 from drivecast.worldmodel.concepts.objective import Task, Tasks, energy_of, possible_masks, taught
-from drivecast.worldmodel.concepts.relation_energy import RelationEnergy, ego_relations
+from drivecast.worldmodel.concepts.relation_energy import RelationEnergy
 from drivecast.worldmodel.concepts.rules import NOBODY
+from drivecast.worldmodel.scene.entities import MOST_ENTITIES, Entities
+from drivecast.worldmodel.scene.relations import ego_relations
 
 POOL_OF_EACH = 40
 NEVER = 1e9

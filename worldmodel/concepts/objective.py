@@ -11,10 +11,11 @@ from torch.nn.functional import softplus
 from drivecast.worldmodel.concepts.contrasts import LARGE, against_others, of_positives, ruled_out
 from drivecast.worldmodel.concepts.demonstrations import Labelled
 from drivecast.worldmodel.concepts.ego_drive import driven, fitted
-from drivecast.worldmodel.concepts.entities import MOST_ENTITIES, Entities
 from drivecast.worldmodel.concepts.inference import InferenceConfig, inferred_drive, masks, taught_code
-from drivecast.worldmodel.concepts.relation_energy import RelationEnergy, ego_relations
+from drivecast.worldmodel.concepts.relation_energy import RelationEnergy
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.scene.entities import MOST_ENTITIES, Entities
+from drivecast.worldmodel.scene.relations import ego_relations
 
 SPEED_BIN_MPS, FEW = 5.0, 50
 

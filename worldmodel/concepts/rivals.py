@@ -11,11 +11,11 @@ from torch.nn.functional import smooth_l1_loss
 
 from drivecast.worldmodel.concepts.contrasts import LARGE, of_positives
 from drivecast.worldmodel.concepts.ego_drive import KNOTS, driven, fitted
-from drivecast.worldmodel.concepts.entities import FRAME_S, MOST_ENTITIES, Entities
 from drivecast.worldmodel.concepts.examination import Recogniser
 from drivecast.worldmodel.concepts.inference import masks
 from drivecast.worldmodel.concepts.objective import Task, Tasks, possible_masks
-from drivecast.worldmodel.concepts.relation_energy import RELATION_FEATURES, ego_relations
+from drivecast.worldmodel.scene.entities import FRAME_S, MOST_ENTITIES, Entities
+from drivecast.worldmodel.scene.relations import RELATION_FEATURES, ego_relations
 
 FAR = 1e3
 HIDDEN, CODE = 64, 16

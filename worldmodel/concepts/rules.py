@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from drivecast.worldmodel.concepts.entities import Entities
+from drivecast.worldmodel.scene.entities import Entities
 
 NOBODY = -1
 SAME_LANE, BESIDE_FROM, BESIDE_TO = 0.4, 0.6, 1.4  # lane widths from centre to centre

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from drivecast.worldmodel.concepts.entities import FRAME_S, Entities, entities_of, frame_stride
 from drivecast.worldmodel.concepts.inference import inferred_code, masks
 from drivecast.worldmodel.concepts.loading import ConceptModel, TaughtConcept
 from drivecast.worldmodel.concepts.objective import possible_masks, redriven
-from drivecast.worldmodel.concepts.relation_energy import ego_relations
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.scene.entities import FRAME_S, Entities, entities_of, frame_stride
+from drivecast.worldmodel.scene.relations import ego_relations
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState
 

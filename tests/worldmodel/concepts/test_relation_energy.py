@@ -7,22 +7,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from moving import entities, moving
+from moving_entities import entities, moving
 from traffic_scenes import platoon_store
 
 from drivecast.worldmodel.concepts.demonstrations import labelled, stretches
 from drivecast.worldmodel.concepts.ego_drive import driven, fitted
-from drivecast.worldmodel.concepts.entities import FRAME_S
 from drivecast.worldmodel.concepts.examination import examined, recognised
 from drivecast.worldmodel.concepts.inference import InferenceConfig, inferred_drive, inferred_mask
 from drivecast.worldmodel.concepts.loading import ConceptModel, TaughtConcept, load_concepts
 from drivecast.worldmodel.concepts.objective import Tasks, energy_of, loss_of, taught
-from drivecast.worldmodel.concepts.relation_energy import RelationEnergy, RelationEnergyConfig, ego_relations
+from drivecast.worldmodel.concepts.relation_energy import RelationEnergy, RelationEnergyConfig
 from drivecast.worldmodel.concepts.rivals import DirectClassifier, by_nearest, summary, trained
 from drivecast.worldmodel.concepts.rules import RULES, Rule, Standing
 from drivecast.worldmodel.concepts.teaching import Demonstration, taught_concept
 from drivecast.worldmodel.concepts.trainer import ConceptTrainer, ConceptTrainingConfig
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.scene.entities import FRAME_S
+from drivecast.worldmodel.scene.relations import ego_relations
 
 SMALL = RelationEnergyConfig(code_dims=6, hidden=24, relation_dims=12, outputs=6)
 CARS = ((0.0, 0.0, 20.0, 0.0), (30.0, 0.0, 18.0, 0.0), (-25.0, 4.0, 21.0, 4.0), (12.0, -4.0, 20.0, -4.0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from drivecast.worldmodel.concepts.entities import FRAME_S, Entities, entities_of
+from drivecast.worldmodel.scene.entities import FRAME_S, Entities, entities_of
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from moving import entities, moving
+from moving_entities import entities, moving
 
 from drivecast.worldmodel.concepts.ego_drive import driven, fitted
-from drivecast.worldmodel.concepts.entities import FRAME_S, entities_of
-from drivecast.worldmodel.concepts.relation_energy import ego_relations
 from drivecast.worldmodel.concepts.rules import BY_NAME, Standing
+from drivecast.worldmodel.scene.entities import FRAME_S, entities_of
+from drivecast.worldmodel.scene.relations import ego_relations
 
 CARS = ((0.0, 0.0, 20.0, 4.0), (30.0, 4.0, 18.0, 4.0), (-25.0, 0.0, 21.0, 0.0))
 
