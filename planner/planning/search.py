@@ -361,13 +361,16 @@ class ManoeuvreSearch:
     def terminal(self, world: World, goal: Goal, episode: Tensor) -> Tensor:
         """What the ends of plans cost, `(plan, future)`: their speed, held on; and the way still to go to the goal."""
         futures = len(world.scene.valid) // len(episode)
-        wanted = goal.desired_speed_mps[episode][:, None]
-        off = (world.scene.speed_mps[:, 0].view(-1, futures) - wanted) / 10.0
+        of_row = goal[episode.repeat_interleave(futures)]
+        return self.terminal_of(world.scene, world.road, of_row).view(-1, futures)
+
+    def terminal_of(self, scene: TrafficState, road: Road, goal: Goal) -> Tensor:
+        """The same of ends `scene (row, agent)` with a goal each, `(row,)`."""
+        off = (scene.speed_mps[:, 0] - goal.desired_speed_mps) / 10.0
         cost = self.energy.config.weights.speed * ((off**2 + 0.01).sqrt() - 0.1) * self.config.terminal_s
-        named = goal.lane[episode].repeat_interleave(futures)
-        there = single_lane(world.road, named).project(world.scene.position_m[:, :1])
-        lanes_off = (there.across_m.abs() / there.width_m)[:, 0] * (named != NO_LANE)
-        return cost + self.config.goal_cost * lanes_off.view(-1, futures)
+        there = single_lane(road, goal.lane).project(scene.position_m[:, :1])
+        lanes_off = (there.across_m.abs() / there.width_m)[:, 0] * (goal.lane != NO_LANE)
+        return cost + self.config.goal_cost * lanes_off
 
     def _pruned(self, plans: _Plans) -> Tensor:
         """Which plans go on: of each episode the `beam` best, none twice in the same place, and full braking."""

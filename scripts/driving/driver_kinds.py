@@ -43,9 +43,15 @@ DRIVER_KINDS = (
     DriverKind("idm:SPEED"),
     DriverKind("policy:PATH", trained_by="train-policy"),
     DriverKind(
-        "planner:PATH", note="around a world model, or that of a policy", trained_by="train-world-model", plans=True
+        "planner:PATH",
+        note="around a world model, that of a policy, or a joint embedding",
+        trained_by="train-world-model",
+        plans=True,
     ),
     DriverKind("sampling-planner:PATH", note="the same without gradients", trained_by="train-world-model", plans=True),
+    DriverKind(
+        "proposal-planner:PATH", note="the best of a few dozen fixed plans", trained_by="train-world-model", plans=True
+    ),
     DriverKind("idm-planner", note="the planner where others follow by IDM, without a learned model", plans=True),
     DriverKind("constant-velocity-planner", note="the planner where others hold their speed", plans=True),
     DriverKind("pretrained:NAME", note="a policy that comes with drivecast", trained_by="train-policy"),

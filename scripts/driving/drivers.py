@@ -31,6 +31,7 @@ from drivecast.scripts.driving.driver_kinds import (
 )
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.loading import POLICY_FILE, WORLD_MODEL_FILE
+from drivecast.worldmodel.joint_embedding.loading import JOINT_EMBEDDING_KIND, is_joint_embedding, load_joint_embedding
 from drivecast.worldmodel.scene.driver import Driver
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
@@ -38,9 +39,10 @@ from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 if TYPE_CHECKING:
     from drivecast.envs.drivers.learned.driver import StableBaselinesDriver
     from drivecast.planner.planning.driver import GradientPlanner, PlannerConfig
+    from drivecast.planner.planning.proposal_planner import ProposalPlanner
     from drivecast.planner.policy.driver import ReactiveDriver
 
-PLANNERS = ("planner", "sampling-planner")
+PLANNERS = ("planner", "sampling-planner", "proposal-planner")
 BASELINES = ("ppo", "dqn", "tqc")
 IDM_FILE_MARK = "parameters of IDM and MOBIL"  # in files that `drivecast tune-idm` wrote
 RECORDED, IMAGINED = "recorded", "imagined"
@@ -289,6 +291,8 @@ def training_seed(name: str) -> int | None:
     from drivecast.worldmodel.forecaster.loading import stored_model
     from drivecast.worldmodel.storage.checkpoint import load_model
 
+    if is_joint_embedding(path):
+        return load_model(path, JOINT_EMBEDDING_KIND).extra.get("seed")
     if name.partition(":")[0] in PLANNERS:
         return stored_model(beside_policy(path)).extra.get("seed")
     return load_model(path, POLICY_KIND).extra.get("seed")
@@ -312,14 +316,34 @@ def realised_score(driver: str, device: str, dt_s: float, planner: PlannerConfig
     return score
 
 
-def _planner(name: str, device: str, config: PlannerConfig | None) -> GradientPlanner:
+def _planner(name: str, device: str, config: PlannerConfig | None) -> GradientPlanner | ProposalPlanner:
     from drivecast.planner.planning.driver import GradientPlanner, SamplingPlanner
     from drivecast.worldmodel.forecaster.loading import load_world_model
 
     path = driver_path(name)
     assert path is not None
+    if is_joint_embedding(path) or name.startswith("proposal-"):
+        return _proposal_planner(name, path, device, config)
     kind = SamplingPlanner if name.startswith("sampling-") else GradientPlanner
     return kind(load_world_model(beside_policy(path), device), config, name)
+
+
+def _proposal_planner(name: str, path: Path, device: str, config: PlannerConfig | None) -> ProposalPlanner:
+    from drivecast.planner.costs.readout import load_readout
+    from drivecast.planner.planning.proposal_planner import ProposalPlanner, ProposalPlannerConfig
+    from drivecast.worldmodel.forecaster.loading import load_world_model
+
+    settings = ProposalPlannerConfig()
+    if config is not None:
+        if config.concepts:
+            raise InputError(f"driver '{name}': its plans are not judged by concepts; take planner: and a world model")
+        settings = replace(
+            settings, decide_every_s=config.decide_every_s, energy=config.energy, law=config.law, search=config.search
+        )
+    if is_joint_embedding(path):
+        model = load_joint_embedding(path, device)
+        return ProposalPlanner(model, load_readout(path, model, device), settings, name)
+    return ProposalPlanner(load_world_model(beside_policy(path), device), None, settings, name)
 
 
 def beside_policy(path: Path) -> Path:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from drivecast.scripts.command.device import available_device
 from drivecast.scripts.tracking.run import Run
+from drivecast.scripts.verbs.joint_embedding import JointEmbeddingSettings, train_joint_embedding
 from drivecast.scripts.verbs.training import train
+from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.loading import load_world_model
 from drivecast.worldmodel.forecaster.model import WorldModelConfig
 from drivecast.worldmodel.recordings.store import WindowStore
@@ -37,7 +40,9 @@ class TrainWorldModelConfig:
     """Train a world model: how the vehicles around an ego move, learned from recorded trajectories.
 
     Leaves OUTPUT/world-model.safetensors, the best model in validation, and training-curves.png. Started again with
-    the same settings, it goes on where it was stopped, to the last bit.
+    the same settings, it goes on where it was stopped, to the last bit. With --kind joint-embedding it leaves
+    joint-embedding.safetensors instead, which predicts what scenes mean and not the scenes, and what reads driving
+    costs from it.
 
     Args:
         data: Folders of recording stores (from `drivecast ingest` or `drivecast record`); give it several times to
@@ -45,10 +50,13 @@ class TrainWorldModelConfig:
         output: Folder of the model.
         seed: Seed of weights, batches and latents.
         device: `cpu`, or `cuda` where there is one.
+        kind: `generative`: forecasts scenes, by the settings `model` and `training`; `joint-embedding`: predicts
+            embeddings of scenes, by the settings `joint_embedding`.
         model: Architecture; of a model that is started from, its own counts.
         start_from: World model to go on from, on other data: its file, its folder, pretrained:us101,
             pretrained:highway, or models:/NAME/VERSION of the registry. Empty: from random weights.
         training: Training settings.
+        joint_embedding: Of a joint embedding.
         name: Name under which the model is registered.
     """
 
@@ -56,9 +64,11 @@ class TrainWorldModelConfig:
     output: Path
     seed: int = 0
     device: str = "cpu"
+    kind: Literal["generative", "joint-embedding"] = "generative"
     model: WorldModelConfig = field(default_factory=WorldModelConfig)
     start_from: str = ""
     training: WorldModelTrainingConfig = field(default_factory=WorldModelTrainingConfig)
+    joint_embedding: JointEmbeddingSettings = field(default_factory=JointEmbeddingSettings)
     name: str = "world-model"
 
 
@@ -66,6 +76,12 @@ def run(config: TrainWorldModelConfig, run: Run) -> None:
     """Train, report and register."""
     device = available_device(config.device)
     stores = [WindowStore.open(folder) for folder in config.data]
+    if config.kind == "joint-embedding":
+        if config.start_from:
+            raise InputError("start_from: a joint embedding starts from random weights; leave it out")
+        name = config.name if config.name != TrainWorldModelConfig.name else config.kind
+        train_joint_embedding(config.joint_embedding, stores, config.output, config.seed, device, run, name)
+        return
     architecture, start = config.model, None
     if config.start_from:
         from drivecast.scripts.driving.registry import resolve_model
