@@ -46,6 +46,14 @@ class SimulatedWorld:
         """The ego's, m/s², over the step that led here, `(row,)`."""
         return self._now.acceleration_mps2[:, 0].to(self.scene.speed_mps)
 
+    @property
+    def crashed(self) -> Tensor:
+        """Bool `(row,)`: whether the simulator counts the ego as crashed; it moves on by itself then.
+
+        highway-env foresees an overlap of the next step, and parts who touch: boxes need never be seen to overlap.
+        """
+        return self._now.crashed[:, 0]
+
     def announce(self, lane: Tensor) -> None:
         """The lane of the road `(row,)` that the ego steers for from now on; others may see it."""
         self._bound = lane
