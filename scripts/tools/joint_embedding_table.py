@@ -16,7 +16,7 @@ import torch
 
 from drivecast.worldmodel.energy.loaded_model import LoadedModel
 from drivecast.worldmodel.evaluation.probe_table import ProbeConfig, probe_table
-from drivecast.worldmodel.evaluation.probe_targets import BINARY, QUANTITIES
+from drivecast.worldmodel.evaluation.probe_targets import QUANTITIES
 from drivecast.worldmodel.evaluation.probes import Probed
 from drivecast.worldmodel.evaluation.representations import (
     Representation,
