@@ -16,7 +16,7 @@ from drivecast.planner.planning.proposals import Plans
 from drivecast.planner.planning.search import ManoeuvreSearch
 from drivecast.worldmodel.forecaster.draws import LatentDraws
 from drivecast.worldmodel.forecaster.model import WorldModel
-from drivecast.worldmodel.joint_embedding.frames import frames_of
+from drivecast.worldmodel.joint_embedding.frames import frames_of, moves_of
 from drivecast.worldmodel.joint_embedding.network import JointEmbedding
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
@@ -102,18 +102,18 @@ class EmbeddedCost(PlanCost):
         self.model, self.readout = model, readout
 
     def begun(self, situation: Situation) -> Any:
-        """Embedding of the present, `(episode, dims)`."""
+        """What is known at present of each episode."""
         config = self.model.config
         with torch.no_grad():
             frames = frames_of(situation.history, situation.road, config.dt_s, config.stride)
-            return self.model.encode(frames)[:, -1]
+            return self.model.observe(frames)
 
     def terms(self, situation: Situation, begun: Any, plans: Plans) -> dict[str, Tensor]:
         rows, config, search = plans.episode, self.model.config, self.search
         road, goal = situation.road[rows], situation.goal[rows]
         alone = plans.states.map(lambda values: values[:, :, None])
-        now = situation.history[rows, -1:, :1]
-        moves = frames_of(TrafficState.cat([now, alone], 1), road, config.dt_s, config.stride).moves(config.frame_s)
+        whole = TrafficState.cat([situation.history[rows, -1:, 0], plans.states], 1)
+        moves = moves_of(whole[:, :: config.stride], road, config.frame_s)
         read = self.readout(self.model.unroll(begun[rows], moves))
         speed = situation.history.speed_mps[rows, :, 0]
         before = (speed[:, -1] - speed[:, -min(2, speed.shape[1])]) / search.dt_s

@@ -18,7 +18,7 @@ from drivecast.worldmodel.forecaster.model import WorldModel
 from drivecast.worldmodel.joint_embedding.network import JointEmbedding
 from drivecast.worldmodel.scene.driver import Imagination
 from drivecast.worldmodel.scene.kinematics import MAX_BRAKING_MPS2, steering_for
-from drivecast.worldmodel.scene.lane_neighbours import nearest_agents
+from drivecast.worldmodel.scene.lane_neighbours import nearest_indices, pick_agents
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
@@ -108,8 +108,7 @@ class ProposalPlanner:
         given = history.valid.device
         since = self._steps % self.decide_every
         if since == 0:
-            near = nearest_agents(history, self.config.max_agents - 1)
-            self._decide(Situation(near.to(self.device), road.to(self.device), goal.to(self.device)))
+            self._decide(self._situation(history, road, goal))
         self._steps += 1
         return self._plan.controls.map(lambda values: values[:, since]).to(given)
 
@@ -122,8 +121,7 @@ class ProposalPlanner:
         since, stride = (self._steps - 1) % self.decide_every, self.stride
         count = min(steps, self._plan.acceleration_mps2.shape[1] - since) // stride * stride
         plan = self._plan.steps(since, count)
-        near = nearest_agents(history, self.config.max_agents - 1)
-        situation = Situation(near.to(self.device), road.to(self.device), goal.to(self.device))
+        situation = self._situation(history, road, goal)
         cost = self.cost.terms(situation, self.cost.begun(situation), plan)
         given, shape = history.valid.device, history.position_m.shape
         return Imagination(
@@ -131,6 +129,11 @@ class ProposalPlanner:
             futures_m=history.position_m.new_zeros(shape[0], 0, count, shape[2], 2),
             cost={name: values.to(given) for name, values in cost.items() if name != "contact"},
         )
+
+    def _situation(self, history: TrafficState, road: Road, goal: Goal) -> Situation:
+        """Of the nearest vehicles."""
+        near = pick_agents(history, nearest_indices(history[:, -1], self.config.max_agents - 1))
+        return Situation(near.to(self.device), road.to(self.device), goal.to(self.device))
 
     def _decide(self, situation: Situation) -> None:
         self._plan = self.decided(situation, self._lane)

@@ -15,7 +15,7 @@ from drivecast.planner.manoeuvres.manoeuvre import LawConfig
 from drivecast.planner.planning.proposals import ProposalConfig, driven_ego, proposed
 from drivecast.planner.planning.search import SearchConfig
 from drivecast.worldmodel.errors import InputError
-from drivecast.worldmodel.joint_embedding.frames import frames_of
+from drivecast.worldmodel.joint_embedding.frames import frames_of, moves_of
 from drivecast.worldmodel.joint_embedding.network import JointEmbedding
 from drivecast.worldmodel.recordings.sampling import WindowSampler
 from drivecast.worldmodel.recordings.window import Window
@@ -101,10 +101,10 @@ def judged_plans(
     cost = social_costs(states, energy, SearchConfig(), trajectory)
     cost = cost.unflatten(1, (-1, config.stride)).mean(2)
     device = next(model.parameters()).device
-    now = model.encode(frames_of(window.history, window.road, config.dt_s, config.stride).to(device))[:, -1]
-    alone = TrafficState.cat([scene[rows, None, :1], states[:, :, :1]], 1)
-    moves = frames_of(alone, window.road[rows], config.dt_s, config.stride).moves(config.frame_s).to(device)
-    return model.unroll(now[rows.to(device)], moves), cost.to(device)
+    known = model.observe(frames_of(window.history, window.road, config.dt_s, config.stride).to(device))
+    whole = TrafficState.cat([scene[rows, None, 0], ego], 1)
+    moves = moves_of(whole[:, :: config.stride], window.road[rows], config.frame_s)
+    return model.unroll(known[rows.to(device)], moves.to(device)), cost.to(device)
 
 
 def _roughened(controls: Controls, generator: torch.Generator) -> Controls:

@@ -11,11 +11,18 @@ from scipy import stats
 from torch import Tensor
 
 from drivecast.envs.evaluation.statistics import Mean
+from drivecast.planner.costs.energy import Energy
+from drivecast.planner.costs.readout import CostReadout
 from drivecast.planner.imagination.rule_world import RuleWorld
 from drivecast.planner.imagination.world import HeldWorld, World
+from drivecast.planner.manoeuvres.manoeuvre import LawConfig
+from drivecast.planner.planning.plan_cost import EmbeddedCost, Situation
+from drivecast.planner.planning.proposals import Plans
+from drivecast.planner.planning.search import ManoeuvreSearch, SearchConfig
 from drivecast.scripts.driving.candidate_plans import CandidatePlans, CandidatePlansConfig, driven
 from drivecast.worldmodel.forecaster.draws import LatentDraws
 from drivecast.worldmodel.forecaster.model import WorldModel
+from drivecast.worldmodel.joint_embedding.network import JointEmbedding
 from drivecast.worldmodel.scene.lane_neighbours import nearest_indices, pick_agents
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import TrafficState
@@ -96,6 +103,23 @@ def cost_in(worlds: Worlds, plans: CandidatePlans, config: CandidatePlansConfig,
         came = driven(world, controls, plans.goal[scene : scene + 1][rows], config, plans.dt_s)
         found.append(came.cost.view(-1, futures).mean(1))
     return torch.stack(found)
+
+
+def embedded_cost(
+    model: JointEmbedding, readout: CostReadout, plans: CandidatePlans, config: CandidatePlansConfig
+) -> Tensor:
+    """Cost `(scene, plan)` that is read from the embeddings which `model` predicts beside each plan."""
+    agents = nearest_indices(plans.history[:, -1], NEAREST)
+    situation = Situation(pick_agents(plans.history, agents), plans.road, plans.goal)
+    costs = SearchConfig(horizon_s=config.horizon_s, contact_cost=config.contact_cost, terminal_s=0.0)
+    judge = EmbeddedCost(model, readout, ManoeuvreSearch(costs, LawConfig(), Energy(config.energy), plans.dt_s))
+    scenes, count = plans.cost.shape
+    scene = torch.arange(scenes).repeat_interleave(count)
+    own = [values.flatten(0, 1) for values in (plans.controls.acceleration_mps2, plans.controls.steering_rad)]
+    ego = plans.ego.map(lambda values: values.flatten(0, 1))
+    with torch.no_grad():
+        found = judge(situation, judge.begun(situation), Plans(scene, scene, own[0], own[1], ego))
+    return found.view(scenes, count)
 
 
 def imagined_worlds(model: WorldModel, futures: int, seed: int = 0) -> Worlds:

@@ -6,15 +6,25 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from drivecast.planner.costs.readout import load_readout
 from drivecast.scripts.driving.candidate_plans import CandidatePlans, CandidatePlansConfig, candidate_plans
-from drivecast.scripts.driving.plan_ranking import PlanRanking, cost_in, imagined_worlds, ranking, rule_worlds
+from drivecast.scripts.driving.plan_ranking import (
+    PlanRanking,
+    cost_in,
+    embedded_cost,
+    imagined_worlds,
+    ranking,
+    rule_worlds,
+)
 from drivecast.scripts.driving.registry import resolve_model
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.loading import load_world_model
+from drivecast.worldmodel.joint_embedding.loading import load_joint_embedding
 
 
 def line(name: str, ranked: PlanRanking) -> str:
@@ -32,15 +42,20 @@ HEAD = ("| estimate | Spearman [95 %] | regret [95 %] | picks end in contact |",
 
 
 def estimates(
-    plans: CandidatePlans, config: CandidatePlansConfig, model: str, futures: int, seed: int
+    plans: CandidatePlans, config: CandidatePlansConfig, model: str, embeddings: Sequence[Path], futures: int, seed: int
 ) -> dict[str, Tensor]:
     """Estimated costs `(scene, plan)` by name."""
+    embedded = {}
+    for folder in embeddings:
+        joint = load_joint_embedding(folder)
+        embedded[f"{folder}, embedded"] = embedded_cost(joint, load_readout(folder, joint), plans, config)
     network = load_world_model(resolve_model(model)).eval().requires_grad_(False)
     noise = torch.randn(plans.cost.shape, generator=torch.Generator().manual_seed(seed))
     return {
         "the true cost": plans.cost,
         f"{model}, {futures} futures": cost_in(imagined_worlds(network, futures, seed), plans, config, futures),
         f"{model}, likeliest future": cost_in(imagined_worlds(network, 1, seed), plans, config, 1),
+        **embedded,
         "others follow by IDM": cost_in(rule_worlds(True, plans.dt_s), plans, config, 1),
         "others hold their speed": cost_in(rule_worlds(False, plans.dt_s), plans, config, 1),
         "random numbers": noise,
@@ -51,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m drivecast.scripts.tools.plan_ranking", description=__doc__)
     parser.add_argument("--model", required=True, help="world model: file, folder or pretrained:NAME")
+    parser.add_argument("--joint-embedding", type=Path, action="append", default=[], help="folder; several: each a row")
     parser.add_argument("--scenes", type=int, default=CandidatePlansConfig.scenes, help="moments")
     parser.add_argument("--plans", type=int, default=CandidatePlansConfig.plans, help="of each moment")
     parser.add_argument("--horizon-s", type=float, default=CandidatePlansConfig.horizon_s, help="length of a plan, s")
@@ -65,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given.scenes, given.plans, given.horizon_s, vehicles=given.vehicles, density=given.density
         )
         plans = candidate_plans(config, given.seed)
-        found = estimates(plans, config, given.model, given.futures, given.seed)
+        found = estimates(plans, config, given.model, given.joint_embedding, given.futures, given.seed)
     except InputError as error:
         sys.stderr.write(f"{error}\n")
         return 2

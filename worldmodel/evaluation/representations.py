@@ -12,7 +12,6 @@ from drivecast.worldmodel.forecaster.model import WorldModel
 from drivecast.worldmodel.joint_embedding.frames import window_frames
 from drivecast.worldmodel.joint_embedding.network import JointEmbedding
 from drivecast.worldmodel.recordings.window import Window
-from drivecast.worldmodel.scene.relations import ego_relations
 from drivecast.worldmodel.scene.traffic import TrafficState
 
 # `(batch, second, feature)` of a window, the seconds ahead being given
@@ -24,9 +23,9 @@ def of_joint_embedding(model: JointEmbedding) -> Representation:
 
     def represent(window: Window, seconds: tuple[int, ...]) -> Tensor:
         frames, past = window_frames(window, model.config.dt_s, model.config.stride)
-        now = model.encode(frames.frames(0, past))[:, -1]
-        moves = frames.moves(model.config.frame_s)[:, past - 1 :]
-        predicted = model.unroll(now, moves[:, : _frame(max(seconds), model) + 1])
+        known = model.observe(frames.frames(0, past))
+        moves = frames.moves[:, past - 1 : -1]
+        predicted = model.unroll(known, moves[:, : _frame(max(seconds), model) + 1])
         return predicted[:, [_frame(second, model) for second in seconds]]
 
     return represent
@@ -37,8 +36,10 @@ def of_encoder(model: JointEmbedding) -> Representation:
 
     def represent(window: Window, seconds: tuple[int, ...]) -> Tensor:
         frames, past = window_frames(window, model.config.dt_s, model.config.stride)
-        now = model.encode(frames.frames(0, past))[:, -1]
-        return _with_moves(now, frames.moves(model.config.frame_s)[:, past - 1 :], seconds, model)
+        known = model.observe(frames.frames(0, past))
+        return _with_moves(
+            torch.cat([known.embedding, known.context], 1), frames.moves[:, past - 1 : -1], seconds, model
+        )
 
     return represent
 
@@ -48,12 +49,8 @@ def of_raw_state(model: JointEmbedding) -> Representation:
 
     def represent(window: Window, seconds: tuple[int, ...]) -> Tensor:
         frames, past = window_frames(window, model.config.dt_s, model.config.stride)
-        pairs, counts = ego_relations(frames.entities)
-        seen = (pairs * counts[..., None])[:, max(past - 2, 0) : past, 0, 1:].flatten(1)
-        there = counts[:, past - 1, 0, 1:].to(seen)
-        own = frames.ego_features()[:, max(past - 2, 0) : past].flatten(1)
-        moves = frames.moves(model.config.frame_s)[:, past - 1 :]
-        return _with_moves(torch.cat([seen, there, own], 1), moves, seconds, model)
+        seen = frames.seen[:, max(past - 2, 0) : past].flatten(1)
+        return _with_moves(seen, frames.moves[:, past - 1 : -1], seconds, model)
 
     return represent
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from drivecast.worldmodel.forecaster.keeping_clear import bounds, unbounded, within
 from drivecast.worldmodel.forecaster.latent import DiagonalNormal
 from drivecast.worldmodel.scene.kinematics import unicycle_step
-from drivecast.worldmodel.scene.neighbours import FEATURES_PER_SLOT, SLOTS, Neighbours, find_neighbours
-from drivecast.worldmodel.scene.road import NO_LANE, Road, RoadPosition
+from drivecast.worldmodel.scene.neighbours import Neighbours, find_neighbours
+from drivecast.worldmodel.scene.road import Road, RoadPosition
+from drivecast.worldmodel.scene.sight import SIGHT_FEATURES, sight
 from drivecast.worldmodel.scene.traffic import TrafficState
 
 MODEL_KIND = "world-model"
-OWN_FEATURES = 14
 MAX_ACCELERATION_MPS2 = 8.0
 MAX_CURVATURE_PER_M = 0.2
 LANDMARKS = 5  # moments of the next stretch that the posterior sees
@@ -110,7 +110,7 @@ class WorldModel(nn.Module):
         super().__init__()
         self.config = config
         width, latent = config.hidden, config.latent_dims
-        self.embed = nn.Linear(OWN_FEATURES + len(SLOTS) * FEATURES_PER_SLOT, width)
+        self.embed = nn.Linear(SIGHT_FEATURES, width)
         self.cell = nn.GRUCell(width, width)
         self.decoder_in = nn.Linear(2 * width + latent, width)
         self.decoder_out = nn.Linear(width, 2)
@@ -170,30 +170,7 @@ class WorldModel(nn.Module):
     def _features(
         self, scene: TrafficState, before: TrafficState, on_lane: RoadPosition, road: Road, neighbours: Neighbours
     ) -> Tensor:
-        speed, error = scene.speed_mps, (scene.heading_rad - on_lane.heading_rad).sin()
-        both = scene.valid & before.valid
-        interval_s = self.config.decide_steps * self.config.dt_s
-        acceleration = ((speed - before.speed_mps) / interval_s).clamp(-8.0, 8.0) * both
-        yaw_rate = ((scene.heading_rad - before.heading_rad).sin() / interval_s).clamp(-1.0, 1.0) * both
-        left, right = (road.neighbour(on_lane.lane, side) != NO_LANE for side in ("left", "right"))
-        closed = ~road.is_open_end(on_lane.lane)
-        own = [
-            speed / 15,
-            torch.exp(-speed / 2),
-            (road.speed_limit(on_lane.lane) - speed) / 10,
-            acceleration / 3,
-            yaw_rate * 10,
-            on_lane.across_m / 2,
-            on_lane.width_m - 4,
-            error * 10,
-            error * speed,
-            left.to(speed),
-            right.to(speed),
-            closed * torch.exp(-on_lane.remaining_m.clamp_min(0.0) / 60),
-            (scene.length_m - 5) / 5,
-            scene.width_m - 2,
-        ]
-        return torch.cat([torch.stack(own, -1), neighbours.features().flatten(2)], -1)
+        return sight(scene, before, on_lane, road, neighbours, self.config.decide_steps * self.config.dt_s)
 
     # ---- the latent -------------------------------------------------------------------------------------------
 

@@ -26,20 +26,20 @@ def diagnose(
     - `standing_still`: the same of the prediction that nothing changes;
     - `ego_gap`: what another ego's moves add to `unexplained`: 0 says that the ego is ignored.
     """
-    device = frames.end_m.device
+    device = frames.seen.device
     noise = torch.Generator(device).manual_seed(seed)
     found = {name: value.item() for name, value in loss_of(network, frames, past, config, noise).items()}
-    embeddings, moves = encoded(network, frames, past)
-    last, now = embeddings[:, -1], embeddings[:, 0]
+    known, embeddings, moves = encoded(network, frames, past)
+    last, now = embeddings[:, -1], known.embedding
     spread = last.var(0).sum().clamp_min(1e-9)
     shuffled = torch.randperm(len(moves), generator=torch.Generator().manual_seed(seed)).to(device)
 
     def unexplained(predicted: torch.Tensor) -> float:
         return float((predicted - last).square().sum(1).mean() / spread)
 
-    found["unexplained"] = unexplained(network.unroll(now, moves)[:, -1])
+    found["unexplained"] = unexplained(network.unroll(known, moves)[:, -1])
     found["standing_still"] = unexplained(now)
-    found["ego_gap"] = unexplained(network.unroll(now, moves[shuffled])[:, -1]) - found["unexplained"]
+    found["ego_gap"] = unexplained(network.unroll(known, moves[shuffled])[:, -1]) - found["unexplained"]
     found["effective_rank"] = effective_rank(last)
     found["least_std"] = float(last.std(0).min())
     return found

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from drivecast.worldmodel.joint_embedding.frames import SceneFrames
-from drivecast.worldmodel.joint_embedding.network import JointEmbedding
+from drivecast.worldmodel.joint_embedding.network import JointEmbedding, Known
 from drivecast.worldmodel.joint_embedding.objective import encoded
 
 
@@ -44,7 +44,8 @@ class PredictionEnergy:
 
 
 def _errors(model: JointEmbedding, frames: SceneFrames, past: int) -> Tensor:
-    embeddings, moves = encoded(model, frames, past)
+    known, embeddings, moves = encoded(model, frames, past)
     before = embeddings[:, :-1]
-    predicted = model.predict(before.flatten(0, 1), moves.flatten(0, 1)).view_as(before)
+    context = known.context[:, None].expand(-1, before.shape[1], -1)
+    predicted = model.predict(Known(before, context), moves)
     return embeddings[:, 1:] - predicted

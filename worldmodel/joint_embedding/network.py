@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.latent import DiagonalNormal
-from drivecast.worldmodel.joint_embedding.frames import EGO_FEATURES, MOVE_FEATURES, SceneFrames
-from drivecast.worldmodel.scene.relations import RELATION_FEATURES, ego_relations
+from drivecast.worldmodel.joint_embedding.frames import MOVE_FEATURES, SceneFrames
+from drivecast.worldmodel.scene.sight import SIGHT_FEATURES
+from drivecast.worldmodel.scene.traffic import _TensorRecord
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class JointEmbeddingConfig:
     Args:
         dims: Dimensions of an embedding.
         hidden: Width of the layers.
+        context: Dimensions of what the past tells beside the present.
         latent_dims: Dimensions of the latent of each step, which stands for what the past does not say; 0: none.
         stride: Steps of `dt_s` from one frame to the next.
         dt_s: Time step of recordings, s.
@@ -27,12 +29,13 @@ class JointEmbeddingConfig:
 
     dims: int = 64
     hidden: int = 128
+    context: int = 32
     latent_dims: int = 0
     stride: int = 5
     dt_s: float = 0.1
 
     def __post_init__(self) -> None:
-        for name, least in (("dims", 2), ("hidden", 1), ("latent_dims", 0), ("stride", 1)):
+        for name, least in (("dims", 2), ("hidden", 1), ("context", 1), ("latent_dims", 0), ("stride", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"joint_embedding.model.{name}: expected at least {least}, got {getattr(self, name)}")
         if not self.dt_s > 0.0:
@@ -43,32 +46,35 @@ class JointEmbeddingConfig:
         return self.stride * self.dt_s
 
 
-class JointEmbedding(nn.Module):
-    """s = Enc(scenes so far), s' = s + Pred(s, move, z): predicted is what a scene will mean, never the scene.
+@dataclass(frozen=True)
+class Known(_TensorRecord):
+    """What is known at present: the scene's embedding `(batch, dims)`, and what the past tells, `(batch, context)`."""
 
-    The encoder looks at each frame's pairs of the ego and another (maximum and sum over them, so that their order does
-    not matter), a GRU carries the frames before; the same encoder gives the targets. Sources: LeCun 2022, "A path
-    towards autonomous machine intelligence", section 4.4 (joint embedding, no contrastive samples); VICReg (Bardes,
-    Ponce, LeCun 2022) against collapse; inverse dynamics and temporal similarity: Sobal et al. 2025 (PLDM).
+    embedding: Tensor
+    context: Tensor
+
+
+class JointEmbedding(nn.Module):
+    """s = Enc(scene), s' = s + Pred(s, move, c, z): predicted is what a scene will mean, never the scene.
+
+    The encoder sees what the generative model's vehicles see (`scene/sight.py`), of the ego alone, in a frame and the
+    one before; the same encoder gives the targets. It is given no longer past: an embedding that may remember would be
+    filled with the ego's former moves, which are predicted without error and tell nothing of the others. What the past
+    tells goes into a context c beside it (a GRU), which is never a target. z: an optional latent of each step.
+
+    Sources: LeCun 2022, "A path towards autonomous machine intelligence", section 4.4 (joint embedding, no contrastive
+    samples); VICReg (Bardes, Ponce, LeCun 2022) against collapse; inverse dynamics and temporal similarity: Sobal et
+    al. 2025 (PLDM).
     """
 
     def __init__(self, config: JointEmbeddingConfig) -> None:
         super().__init__()
         self.config = config
-        hidden, dims, latent = config.hidden, config.dims, config.latent_dims
-        self.pair = nn.Sequential(
-            nn.Linear(RELATION_FEATURES, hidden // 2), nn.SiLU(), nn.Linear(hidden // 2, hidden // 2), nn.SiLU()
-        )
-        self.frame = nn.Sequential(nn.Linear(2 * (hidden // 2) + EGO_FEATURES, hidden), nn.SiLU())
-        self.past = nn.GRUCell(hidden, hidden)
-        self.embed = nn.Linear(2 * hidden, dims)
-        self.predictor = nn.Sequential(
-            nn.Linear(dims + MOVE_FEATURES + latent, 2 * hidden),
-            nn.SiLU(),
-            nn.Linear(2 * hidden, 2 * hidden),
-            nn.SiLU(),
-            nn.Linear(2 * hidden, dims),
-        )
+        hidden, dims, latent, context = config.hidden, config.dims, config.latent_dims, config.context
+        self.encoder = _layers(2 * SIGHT_FEATURES, 2 * hidden, dims)
+        self.frame = nn.Sequential(nn.Linear(SIGHT_FEATURES, context), nn.SiLU())
+        self.past = nn.GRUCell(context, context)
+        self.predictor = _layers(dims + MOVE_FEATURES + context + latent, 2 * hidden, dims)
         self.inverse = nn.Sequential(nn.Linear(2 * dims, hidden), nn.SiLU(), nn.Linear(hidden, MOVE_FEATURES))
         if latent:
             self.posterior_net = nn.Sequential(
@@ -76,33 +82,33 @@ class JointEmbedding(nn.Module):
             )
 
     def encode(self, frames: SceneFrames) -> Tensor:
-        """Embeddings of all frames, each with those before it: `(batch, time, dims)`."""
-        pairs, counts = ego_relations(frames.entities)
-        pairs, counts = pairs[:, :, 0, 1:], counts[:, :, 0, 1:, None]
-        looked = self.pair(pairs) * counts
-        pooled = torch.cat([looked.amax(2).clamp_min(0.0), looked.sum(2) / 8.0], -1)
-        seen = self.frame(torch.cat([pooled, frames.ego_features()], -1))  # (batch, time, hidden)
-        there = frames.entities.valid[..., :1]
+        """Embeddings of all frames, `(batch, time, dims)`."""
+        seen = frames.seen
+        before = torch.cat([seen[:, :1], seen[:, :-1]], 1)
+        was_there = torch.cat([frames.valid[:, :1], frames.valid[:, :-1]], 1)
+        return self.encoder(torch.cat([seen, torch.where(was_there[..., None], before, seen)], -1))
+
+    def observe(self, history: SceneFrames) -> Known:
+        """What is known at the last frame of `history`."""
+        seen, there = self.frame(history.seen), history.valid[..., None]
         memory = torch.zeros_like(seen[:, 0])
-        memories = []
         for time in range(seen.shape[1]):
             memory = torch.where(there[:, time], self.past(seen[:, time], memory), memory)
-            memories.append(memory)
-        return self.embed(torch.cat([torch.stack(memories, 1), seen], -1))
+        return Known(self.encode(history.frames(max(seen.shape[1] - 2, 0), 2))[:, -1], memory)
 
-    def predict(self, embedding: Tensor, move: Tensor, latent: Tensor | None = None) -> Tensor:
+    def predict(self, known: Known, move: Tensor, latent: Tensor | None = None) -> Tensor:
         """The embedding `(batch, dims)` a frame later, after the ego's `move (batch, 4)`; no latent: its zero."""
-        parts = [embedding, move]
+        parts = [known.embedding, move, known.context]
         if self.config.latent_dims:
-            parts.append(self.no_latent(embedding) if latent is None else latent)
-        return embedding + self.predictor(torch.cat(parts, -1))
+            parts.append(self.no_latent(known.embedding) if latent is None else latent)
+        return known.embedding + self.predictor(torch.cat(parts, -1))
 
-    def unroll(self, embedding: Tensor, moves: Tensor, latents: Tensor | None = None) -> Tensor:
-        """From `embedding (batch, dims)` on under `moves (batch, time, 4)`: `(batch, time, dims)`."""
+    def unroll(self, known: Known, moves: Tensor, latents: Tensor | None = None) -> Tensor:
+        """From what is `known` on under `moves (batch, time, 4)`: `(batch, time, dims)`."""
         found = []
         for time in range(moves.shape[1]):
-            latent = None if latents is None else latents[:, time]
-            embedding = self.predict(embedding, moves[:, time], latent)
+            embedding = self.predict(known, moves[:, time], None if latents is None else latents[:, time])
+            known = Known(embedding, known.context)
             found.append(embedding)
         return torch.stack(found, 1)
 
@@ -116,3 +122,9 @@ class JointEmbedding(nn.Module):
     def moved(self, before: Tensor, after: Tensor) -> Tensor:
         """The ego's move, told from the embeddings before and after it: `(..., 4)`."""
         return self.inverse(torch.cat([before, after], -1))
+
+
+def _layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, outputs)
+    )

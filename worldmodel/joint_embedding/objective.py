@@ -10,7 +10,7 @@ from torch import Tensor
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.latent import DiagonalNormal, drop_latent, kl_divergence
 from drivecast.worldmodel.joint_embedding.frames import SceneFrames
-from drivecast.worldmodel.joint_embedding.network import JointEmbedding
+from drivecast.worldmodel.joint_embedding.network import JointEmbedding, Known
 
 SMALLEST_VARIANCE = 1e-4
 
@@ -72,10 +72,10 @@ def effective_rank(embeddings: Tensor) -> float:
     return float(entropy.exp()) if float(singular.sum()) > 1e-6 else 1.0
 
 
-def encoded(network: JointEmbedding, frames: SceneFrames, past: int) -> tuple[Tensor, Tensor]:
-    """Embeddings `(batch, time, dims)` from the present on, and the ego's moves `(batch, time - 1, 4)` between them."""
-    moves = frames.moves(network.config.frame_s)[:, past - 1 :]
-    return network.encode(frames)[:, past - 1 :], moves
+def encoded(network: JointEmbedding, frames: SceneFrames, past: int) -> tuple[Known, Tensor, Tensor]:
+    """What is known at present, embeddings `(batch, time, dims)` from then on, and the ego's moves between them."""
+    known = network.observe(frames.frames(0, past))
+    return known, network.encode(frames)[:, past - 1 :], frames.moves[:, past - 1 : -1]
 
 
 def loss_of(
@@ -97,9 +97,9 @@ def loss_of(
         config: Weights.
         noise: Of the latents.
     """
-    embeddings, moves = encoded(network, frames, past)
+    known, embeddings, moves = encoded(network, frames, past)
     latents, information = _latents(network, embeddings, moves, config, noise)
-    predicted = network.unroll(embeddings[:, 0], moves, latents)
+    predicted = network.unroll(known, moves, latents)
     targets = embeddings[:, 1:]
     flat = embeddings.flatten(0, 1)
     parts = {

@@ -154,10 +154,10 @@ class JointEmbeddingTrainer:
             if config.mirror and torch.rand((), generator=generator) < 0.5:
                 history, future, road = mirrored(history), mirrored(future), mirrored_road(road)
             window = replace(window, history=history, future=future, road=road)
+            who = torch.rand(len(window.frame), generator=generator) < config.other_ways_share
+            window = with_another_way(window, model.dt_s, who, generator)
             frames, past = window_frames(window, model.dt_s, model.stride)
-            other = with_another_way(frames, past, model.frame_s, generator)
-            goes = torch.rand(len(frames.end_m), generator=generator) < config.other_ways_share
-            found.append(SceneFrames.chosen(goes, other, frames))
+            found.append(frames)
         return SceneFrames.cat(found), past
 
     def _validate(self) -> tuple[dict[str, float], float]:
