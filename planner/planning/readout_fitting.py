@@ -37,15 +37,17 @@ class ReadoutFittingConfig:
         windows: Recorded moments.
         plans: Of each moment, drawn from its proposals.
         batch: Windows at once.
+        hidden: Width of the layers.
         steps: Optimiser steps.
         rows: Plans of each step.
         learning_rate: Peak of Adam's.
     """
 
-    windows: int = 6000
+    windows: int = 20_000
     plans: int = 4
     batch: int = 100
-    steps: int = 3000
+    hidden: int = 128
+    steps: int = 6000
     rows: int = 128
     learning_rate: float = 2e-3
 
@@ -146,7 +148,7 @@ def fit_readout(
     embeddings, costs = (torch.cat([part[i] for part in parts]) for i in (0, 1))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        readout = CostReadout(CostReadoutConfig(embeddings.shape[-1])).to(embeddings.device)
+        readout = CostReadout(CostReadoutConfig(embeddings.shape[-1], config.hidden)).to(embeddings.device)
     kept = max(len(embeddings) // 10, 1)
     optimizer = torch.optim.AdamW(readout.parameters(), lr=config.learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=config.steps)

@@ -27,8 +27,8 @@ class JointEmbeddingConfig:
         dt_s: Time step of recordings, s.
     """
 
-    dims: int = 64
-    hidden: int = 128
+    dims: int = 128
+    hidden: int = 192
     context: int = 32
     latent_dims: int = 0
     stride: int = 5

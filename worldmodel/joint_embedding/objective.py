@@ -30,8 +30,8 @@ class JointEmbeddingObjectiveConfig:
     """
 
     prediction: float = 1.0
-    variance: float = 1.0
-    covariance: float = 0.04
+    variance: float = 5.0
+    covariance: float = 0.5
     similarity: float = 0.1
     inverse_dynamics: float = 1.0
     information: float = 0.01

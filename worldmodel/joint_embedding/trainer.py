@@ -48,12 +48,12 @@ class JointEmbeddingTrainingConfig:
         objective: The loss.
     """
 
-    steps: int = 4000
-    batch: int = 96
+    steps: int = 3000
+    batch: int = 128
     max_agents: int = 12
     history_steps: int = 20
     horizon_steps: int = 50
-    other_ways_share: float = 0.5
+    other_ways_share: float = 0.7
     eventful_share: float = 0.0
     mirror: bool = True
     learning_rate: float = 2e-3

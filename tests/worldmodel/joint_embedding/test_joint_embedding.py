@@ -11,8 +11,9 @@ from moving_entities import moving
 from traffic_scenes import platoon_store
 
 from drivecast.worldmodel.errors import InputError
+from drivecast.worldmodel.joint_embedding.diagnostics import diagnose
 from drivecast.worldmodel.joint_embedding.energy import PredictionEnergy
-from drivecast.worldmodel.joint_embedding.frames import SceneFrames, frames_of
+from drivecast.worldmodel.joint_embedding.frames import SceneFrames, frames_of, window_frames, with_another_way
 from drivecast.worldmodel.joint_embedding.loading import is_joint_embedding, load_joint_embedding
 from drivecast.worldmodel.joint_embedding.network import JointEmbedding, JointEmbeddingConfig, Known
 from drivecast.worldmodel.joint_embedding.objective import (
@@ -28,7 +29,14 @@ from drivecast.worldmodel.storage.checkpoint import save_model
 
 SMALL = JointEmbeddingConfig(dims=16, hidden=32)
 BRIEF = JointEmbeddingTrainingConfig(
-    steps=60, batch=24, max_agents=6, horizon_steps=20, validate_every=30, validation_windows=60, checkpoint_every=20
+    steps=60,
+    batch=24,
+    learning_rate=4e-3,
+    max_agents=6,
+    horizon_steps=20,
+    validate_every=30,
+    validation_windows=60,
+    checkpoint_every=20,
 )
 
 
@@ -139,13 +147,22 @@ def test_the_posterior_does_not_teach_the_encoder():
 # ---- training ----
 
 
+def told(trainer: JointEmbeddingTrainer) -> dict[str, float]:
+    """What the best model is like on ways that the egos did not go: recorded ones hardly change in these platoons."""
+    generator = torch.Generator().manual_seed(5)
+    (window,) = trainer.validation_windows.draw(60, generator)
+    other = with_another_way(window, 0.1, torch.ones(60).bool(), generator)
+    frames, past = window_frames(other, 0.1, SMALL.stride)
+    return diagnose(load_joint_embedding(trainer.output), frames, past, BRIEF.objective, seed=0)
+
+
 @pytest.fixture(scope="module")
 def learned(store, tmp_path_factory):
     return trained(store, tmp_path_factory.mktemp("learned"), replace(BRIEF, steps=200, validate_every=100))
 
 
 def test_it_predicts_better_than_that_nothing_changes_and_listens_to_the_ego(learned):
-    measures, _ = learned._validate()  # the trainer's own measures
+    measures = told(learned)
     assert measures["unexplained"] < 0.7 * measures["standing_still"]
     assert measures["ego_gap"] > 0.01
     assert measures["effective_rank"] > 3.0
@@ -154,7 +171,7 @@ def test_it_predicts_better_than_that_nothing_changes_and_listens_to_the_ego(lea
 def test_without_variance_and_inverse_dynamics_it_collapses(store, tmp_path, learned):
     bare = replace(BRIEF.objective, variance=0.0, inverse_dynamics=0.0, covariance=0.0)
     collapsed = trained(store, tmp_path, replace(BRIEF, steps=200, validate_every=100, objective=bare))
-    assert collapsed._validate()[0]["least_std"] < 0.1 * learned._validate()[0]["least_std"]
+    assert told(collapsed)["least_std"] < 0.1 * told(learned)["least_std"]
 
 
 def test_resume_is_bit_exact(store, tmp_path):
@@ -211,7 +228,7 @@ def test_the_energy_is_one_where_errors_are_usual_and_higher_where_a_car_jumps(l
     usual = energy(frames, 3)
     assert float(usual.mean()) == pytest.approx(1.0, abs=0.01)
     jumped = scenes(jump_m=12.0)
-    assert (energy(jumped, 3) > usual).float().mean() > 0.9
+    assert energy(jumped, 3).mean() > 1.1 * usual.mean()
 
 
 def test_the_energy_is_differentiable_in_the_scene(learned):
