@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+import scipy  # its modules load where they are used: they take nearly as long as torch
 import torch
-from scipy.signal import savgol_filter
 from torch import Tensor
 
 from drivecast.envs.lockstep import LockstepStep
@@ -180,7 +180,7 @@ def comfort_signals(speed_mps: np.ndarray, heading_rad: np.ndarray, dt_s: float)
         return {name: np.zeros(len(speed_mps)) for name in COMFORT_BOUNDS}
 
     def derivative(values: np.ndarray) -> np.ndarray:
-        return savgol_filter(values, window, 2, deriv=1, delta=dt_s)
+        return scipy.signal.savgol_filter(values, window, 2, deriv=1, delta=dt_s)
 
     along = derivative(speed_mps)
     yaw_rate = derivative(np.unwrap(heading_rad))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy  # its modules load where they are used: they take nearly as long as torch
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def wilson_interval(successes: float, count: int, confidence: float = 0.95) -> P
     """
     if count == 0:
         return Proportion(float("nan"), 0.0, 1.0, 0)
-    z, share = float(stats.norm.ppf(0.5 + confidence / 2)), successes / count
+    z, share = float(scipy.stats.norm.ppf(0.5 + confidence / 2)), successes / count
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     reach = z / (1 + z**2 / count) * float(np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2)))
     low = 0.0 if successes == 0 else middle - reach
@@ -69,7 +69,7 @@ def ratio_of_sums(numerator: np.ndarray, denominator: np.ndarray, confidence: fl
         return Mean(ratio, float("nan"), float("nan"), count)
     residual = numerator - ratio * denominator
     spread = float(np.sqrt((residual**2).sum() * count / (count - 1))) / max(total, 1e-9)
-    reach = float(stats.t.ppf(0.5 + confidence / 2, count - 1)) * spread
+    reach = float(scipy.stats.t.ppf(0.5 + confidence / 2, count - 1)) * spread
     return Mean(ratio, ratio - reach, ratio + reach, count)
 
 
@@ -83,7 +83,7 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> PairedShares:
     only_first = int((first & ~second).sum())
     only_second = int((second & ~first).sum())
     differ = only_first + only_second
-    p_value = float(stats.binomtest(only_first, differ, 0.5).pvalue) if differ else 1.0
+    p_value = float(scipy.stats.binomtest(only_first, differ, 0.5).pvalue) if differ else 1.0
     return PairedShares(only_first, only_second, p_value)
 
 
@@ -100,5 +100,5 @@ def mean_difference(first: np.ndarray, second: np.ndarray, confidence: float = 0
     if count == 1:
         return Mean(value, float("nan"), float("nan"), 1)
     spread = float(difference.std(ddof=1) / np.sqrt(count))
-    reach = float(stats.t.ppf(0.5 + confidence / 2, count - 1)) * spread
+    reach = float(scipy.stats.t.ppf(0.5 + confidence / 2, count - 1)) * spread
     return Mean(value, value - reach, value + reach, count)
