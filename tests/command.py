@@ -1,16 +1,25 @@
-"""The command as processes of their own, as a user starts it."""
+"""The command, as a user starts it: as a process of its own, or within this one."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from drivecast.scripts.command import cli
+
 REPOSITORY = Path(__file__).resolve().parents[1]
+# warnings that Python shows nobody
+UNHEARD = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
 
 
 def start(folder: Path, *arguments: str, code: str = "", **environment: str) -> subprocess.Popen[str]:
@@ -35,10 +44,18 @@ def _listening() -> None:
 
 
 def drivecast(folder: Path, *arguments: str) -> tuple[int, str]:
-    """Exit status, and what was said on the error stream."""
-    process = start(folder, *arguments)
-    _, told = process.communicate(timeout=120)
-    return process.returncode, told
+    """Exit status, and what was said on the error stream: of the command in `folder`, within this process.
+
+    A process of its own takes seconds to start, before the command itself begins.
+    """
+    told = io.StringIO()
+    with pytest.MonkeyPatch.context() as here, warnings.catch_warnings(record=True) as warned:
+        for unheard in UNHEARD:
+            warnings.simplefilter("ignore", unheard)
+        here.chdir(folder)
+        with contextlib.redirect_stderr(told):
+            status = cli.main(arguments)
+    return status, told.getvalue() + "".join(f"{warning.message}\n" for warning in warned)
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:

@@ -1,4 +1,4 @@
-"""What a user has at OUTPUT is never lost: the command, as processes."""
+"""What a user has at OUTPUT is never lost: the command, and where two meet, processes."""
 
 from __future__ import annotations
 
