@@ -278,7 +278,8 @@ class _Batch:
         driver.reset(states[:, self.before], road, goal)
         every = max(1, round(self.config.imagine_every_s / self.traffic.dt_s))
         found = {}
-        for step in range(int(self.log.steps[index].max())):
+        last = int(self.log.steps[index].max()) - 1
+        for step in range(last - last % every + 1):  # nothing is asked afterwards
             now = self.before + step
             seen = states[:, max(0, now + 1 - self.history_steps) : now + 1]
             driver.act(seen, road, goal)  # a driver that makes up its mind is led to the same one

@@ -1,10 +1,11 @@
-"""A problem as closed-loop traffic."""
+"""Problems as closed-loop traffic."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from drivecast.envs.lockstep import LockstepStart, LockstepStep
 from drivecast.envs.staged.problems import LANE_WIDTH_M, Car, Problem
@@ -18,36 +19,39 @@ PAST_S = 1.0  # that is known when it begins
 
 
 class StagedTraffic:
-    """The same scene for each seed; the others keep to their scripts.
+    """A problem per episode, the first one for seed 0; the others keep to their scripts.
 
     Args:
-        problem: What happens.
+        problems: What happens.
         dt_s: Time step, s.
     """
 
-    def __init__(self, problem: Problem, dt_s: float = 0.1) -> None:
-        self.problem, self.dt_s = problem, dt_s
-        self.name = f"staged-{problem.name.replace(' ', '-').replace(',', '')}"
+    name = "staged"
+
+    def __init__(self, problems: Sequence[Problem], dt_s: float = 0.1) -> None:
+        self.problems, self.dt_s = tuple(problems), dt_s
 
     def reset(self, seeds: Sequence[int]) -> LockstepStart:
-        problem, batch = self.problem, len(seeds)
-        road = Road.cat([problem.road] * batch)
-        self._time_s, self._road = 0.0, road
-        self._ended = torch.zeros(batch, dtype=torch.bool)
-        self._state = TrafficState.cat([_scene((problem.ego, *problem.others))] * batch)
+        self._staged = [self.problems[seed % len(self.problems)] for seed in seeds]
+        self._duration_s = torch.tensor([problem.duration_s for problem in self._staged])
+        self._road = Road.batch([problem.road for problem in self._staged])
+        self._time_s = 0.0
+        self._ended = torch.zeros(len(seeds), dtype=torch.bool)
+        self._agents = max(1 + len(problem.others) for problem in self._staged)
+        self._state = TrafficState.cat([_scene((each.ego, *each.others), self._agents) for each in self._staged])
         steps = round(PAST_S / self.dt_s)
         past = [self._earlier((steps - step) * self.dt_s) for step in range(steps + 1)]
-        desired = torch.full((batch,), problem.desired_speed_mps)
-        goal = Goal(desired, torch.full((batch,), NO_LANE))
-        return LockstepStart(TrafficState.stack(past, 1), road, goal, tuple({"problem": problem.name} for _ in seeds))
+        desired = torch.tensor([problem.desired_speed_mps for problem in self._staged])
+        goal = Goal(desired, torch.full((len(seeds),), NO_LANE))
+        task = tuple({"problem": problem.name} for problem in self._staged)
+        return LockstepStart(TrafficState.stack(past, 1), self._road, goal, task)
 
     def step(self, controls: Controls | None) -> LockstepStep:
         if controls is None:
             raise InputError(f"driver 'human': {self.name} has no recorded ego; drive it with another driver")
         before = self._state
         held = within_limits(controls, before.speed_mps[:, 0], self.dt_s)
-        acceleration = torch.tensor([_pressed(car, self._time_s) for car in (self.problem.ego, *self.problem.others)])
-        speed = (before.speed_mps + acceleration * self.dt_s).clamp_min(0.0)
+        speed = (before.speed_mps + self._pressed() * self.dt_s).clamp_min(0.0)
         moved = before.position_m.clone()
         moved[..., 0] += (before.speed_mps + speed) / 2 * self.dt_s
         ahead = TrafficState(moved, before.heading_rad, speed, before.length_m, before.width_m, before.valid).with_ego(
@@ -59,7 +63,7 @@ class StagedTraffic:
         hits = ego_contacts(self._state)
         collided = hits.any(1) & running
         off_road = (self._road.off_road_m(self._state.position_m[:, :1]) > 0)[:, 0] & running
-        completed = torch.full_like(running, self._time_s >= self.problem.duration_s - 1e-6) & running
+        completed = (self._time_s >= self._duration_s - 1e-6) & running
         self._ended = self._ended | collided | off_road | completed
         hit = torch.where(collided, hits.long().argmax(1), -1)
         return LockstepStep(self._state, held, collided, off_road, completed, torch.zeros_like(completed), hit=hit)
@@ -75,21 +79,29 @@ class StagedTraffic:
             state.valid,
         )
 
+    def _pressed(self) -> Tensor:
+        """The pedals of all cars, m/s², `(episode, agent)`."""
+        acceleration = torch.zeros_like(self._state.speed_mps)
+        for episode, problem in enumerate(self._staged):
+            for agent, car in enumerate(problem.others, 1):
+                acceleration[episode, agent] = _pressed(car, self._time_s)
+        return acceleration
 
-def _scene(cars: Sequence[Car]) -> TrafficState:
-    """`(1, agent)`."""
 
-    def of(values: list[float]) -> torch.Tensor:
-        return torch.tensor([values], dtype=torch.get_default_dtype())
+def _scene(cars: Sequence[Car], agents: int) -> TrafficState:
+    """`(1, agent)`; the last ones are nobody."""
 
-    nothing = of([0.0] * len(cars))
+    def of(values: list[float]) -> Tensor:
+        return torch.tensor([values + [0.0] * (agents - len(values))], dtype=torch.get_default_dtype())
+
+    nothing = of([])
     return TrafficState(
         position_m=torch.stack([of([car.x_m for car in cars]), of([-LANE_WIDTH_M * car.lane for car in cars])], -1),
         heading_rad=nothing,
         speed_mps=of([car.speed_mps for car in cars]),
         length_m=of([car.length_m for car in cars]),
         width_m=nothing + 2.0,
-        valid=torch.ones_like(nothing, dtype=torch.bool),
+        valid=torch.arange(agents)[None] < len(cars),
     )
 
 

@@ -10,7 +10,7 @@ import torch
 
 from drivecast.envs.drivers.idm import IDMConfig
 from drivecast.envs.evaluation.closed_loop import ClosedLoopConfig, run_episodes
-from drivecast.envs.staged.problems import PROBLEMS, Problem
+from drivecast.envs.staged.problems import PROBLEMS
 from drivecast.envs.staged.traffic import StagedTraffic
 from drivecast.scripts.driving.drivers import make_driver
 from drivecast.scripts.driving.registry import located
@@ -22,11 +22,14 @@ LANE_COLOURS = ["#2166ac", "#e08214", "#4d9221"]
 SECONDS_APART = 0.1
 
 
-def driven(problem: Problem, name: str) -> TrafficState:
-    """`(time, agent)`."""
+def driven(name: str) -> list[TrafficState]:
+    """`(time, agent)` of each problem, side by side in one batch."""
     driver = make_driver(located(name), IDMConfig())
-    config = ClosedLoopConfig(batch=1, keep="all")
-    return run_episodes(StagedTraffic(problem, SECONDS_APART), driver, [0], config).episodes[0].states
+    # nobody looks at what it imagines, and to ask for that takes as long as the drive
+    config = ClosedLoopConfig(batch=len(PROBLEMS), keep="all", imagine_every_s=1e3)
+    episodes = run_episodes(StagedTraffic(PROBLEMS, SECONDS_APART), driver, range(len(PROBLEMS)), config).episodes
+    each = zip(PROBLEMS, episodes, strict=True)
+    return [episode.states[:, : 1 + len(problem.others)] for problem, episode in each]
 
 
 def draw(path: Path, drives: dict[str, list[TrafficState]]) -> None:
@@ -66,7 +69,7 @@ def main() -> None:
     drives: dict[str, list[TrafficState]] = {}
     with torch.no_grad():
         for name in arguments.driver or DRIVERS:
-            drives[name] = [driven(problem, name) for problem in PROBLEMS]
+            drives[name] = driven(name)
             for problem, states in zip(PROBLEMS, drives[name], strict=True):
                 sys.stdout.write(f"{name}: {problem.name}: {problem.verdict(states) or 'solved'}\n")
                 sys.stdout.flush()
