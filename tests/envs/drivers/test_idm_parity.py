@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -44,23 +47,24 @@ def by_highway_env(
     return np.stack(states), bound
 
 
-def by_driver(traffic, seed: int, steps: int, driver: IDMDriver) -> tuple[np.ndarray, list[int]]:
-    start = traffic.reset([seed])
-    state, states, bound = start.history[:, -1], [], []
-    driver.reset(state, start.road, start.goal)
-    for _ in range(steps):
-        states.append(state)
-        controls = driver.act(TrafficState.stack([state], 1), start.road, start.goal)
+def by_driver(traffic, seeds: Sequence[int], steps: int, driver: IDMDriver) -> list[tuple[np.ndarray, list[int]]]:
+    """Of each episode, as `by_highway_env`: states `(step, agent, 4)` until it ends, and the lanes."""
+    start = traffic.reset(seeds)
+    states, bound = [start.history[:, -1]], []
+    driver.reset(states[0], start.road, start.goal)
+    lasted = torch.full((len(seeds),), steps)
+    for number in range(1, steps + 1):
+        controls = driver.act(TrafficState.stack(states[-1:], 1), start.road, start.goal)
         traffic.announce(driver.chosen_lane)
         step = traffic.step(controls)
-        state = step.state
-        bound.append(int(driver.chosen_lane[0]))
-        if bool(step.ended.any()):
+        states.append(step.state)
+        bound.append(driver.chosen_lane)
+        lasted = torch.where(step.ended, number, lasted)
+        if bool((lasted <= number).all()):
             break
-    states.append(state)
-    every = TrafficState.stack(states, 1)[0]
-    columns = [every.position_m, every.heading_rad[..., None], every.speed_mps[..., None]]
-    return torch.cat(columns, -1).numpy(), bound
+    every, lanes = TrafficState.stack(states, 1), torch.stack(bound, 1)
+    columns = torch.cat([every.position_m, every.heading_rad[..., None], every.speed_mps[..., None]], -1).numpy()
+    return [(columns[row, : last + 1], lanes[row, :last].tolist()) for row, last in enumerate(lasted.tolist())]
 
 
 @pytest.mark.parametrize(("vehicles", "density", "seed"), [(20, 1.0, 0), (20, 1.0, 1), (50, 1.5, 2), (50, 1.5, 3)])
@@ -69,7 +73,7 @@ def test_idm_drives_whole_episodes_as_highway_envs_own_vehicle(vehicles, density
     theirs, bound = by_highway_env(seed, scenario, STEPS)
     traffic = BatchedHighwayTraffic("highway-v0", vehicles, 4, density, duration_s=60.0, reactive=True)
     driver = IDMDriver(EVERYONE, intents=lambda scene, road: traffic.intents())
-    ours, chosen = by_driver(traffic, seed, STEPS, driver)
+    ((ours, chosen),) = by_driver(traffic, [seed], STEPS, driver)
     assert len(ours) == len(theirs)
     assert np.abs(ours - theirs[..., :4]).max() < 1e-6
     assert chosen == bound
@@ -77,26 +81,16 @@ def test_idm_drives_whole_episodes_as_highway_envs_own_vehicle(vehicles, density
         assert len(set(chosen)) > 1  # it changed lane
 
 
-def bound_for_the_same_lane(driver: IDMDriver, traffic, seed: int) -> int:
-    """How often the ego broke off a lane change in an episode."""
-    _, chosen = by_driver(traffic, seed, STEPS, driver)
-    return sum(
-        1 for before, lane, after in zip(chosen, chosen[1:], chosen[2:], strict=False) if before == after != lane
-    )
-
-
 def test_a_lane_change_is_broken_off_as_there_and_matters():
     """Somewhere in these episodes the ego gives way: with the rule switched off it drives otherwise, and wrongly."""
-    gave_way = []
-    for seed in range(10, 22):
-        scenario = HighwayScenario("highway-v0", 30, 4, 1.5, duration_s=60.0)
+    scenario, seeds = HighwayScenario("highway-v0", 30, 4, 1.5, duration_s=60.0), range(10, 22)
+    drives = []
+    for config in (EVERYONE, replace(EVERYONE, yields=False)):
         traffic = BatchedHighwayTraffic("highway-v0", 30, 4, 1.5, duration_s=60.0, reactive=True)
-
-        def told(scene, road, traffic=traffic):
-            return traffic.intents()
-
-        ours, _ = by_driver(traffic, seed, 100, IDMDriver(EVERYONE, intents=told))
-        rude, _ = by_driver(traffic, seed, 100, IDMDriver(IDMConfig(considered=99, yields=False), intents=told))
+        driver = IDMDriver(config, intents=lambda scene, road, traffic=traffic: traffic.intents())
+        drives.append([states for states, _ in by_driver(traffic, seeds, 100, driver)])
+    gave_way = []
+    for seed, ours, rude in zip(seeds, *drives, strict=True):
         if len(rude) == len(ours) and np.abs(rude - ours).max() < 1e-6:
             continue
         theirs, _ = by_highway_env(seed, scenario, 100)
@@ -112,7 +106,7 @@ def test_both_simulators_show_the_ego_alike(mixed):
         traffics = [
             kind(environment, **given, reactive=True, mixed=mixed) for kind in (BatchedHighwayTraffic, HighwayTraffic)
         ]
-        (ours, _), (theirs, _) = (by_driver(traffic, seed, 120, IDMDriver()) for traffic in traffics)
+        ((ours, _),), ((theirs, _),) = (by_driver(traffic, [seed], 120, IDMDriver()) for traffic in traffics)
         assert len(ours) == len(theirs)
         assert np.abs(ours - theirs).max() < 1e-6
 
