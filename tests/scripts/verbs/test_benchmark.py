@@ -60,11 +60,11 @@ def undrawn(request, monkeypatch):
 
 @pytest.fixture
 def short_suites(monkeypatch):
-    """The suites, with episodes of 3 s."""
+    """The suites, with episodes of a second."""
     from dataclasses import replace
 
     for name, suite in SUITES.items():
-        monkeypatch.setitem(SUITES, name, replace(suite, duration_s=3.0))
+        monkeypatch.setitem(SUITES, name, replace(suite, duration_s=1.0))
 
 
 @pytest.fixture
