@@ -1,10 +1,10 @@
 # install: an environment in .venv with the pinned packages; demo: the whole loop; test: the suite; lint: ruff and mypy;
-# faults: kills, power cuts and crowds, round after round (15 minutes).
+# docs: the documentation as a site; faults: kills, power cuts and crowds, round after round (15 minutes).
 PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo test faults lint
+.PHONY: install demo test docs faults lint
 
 install: .venv/installed
 
@@ -13,7 +13,7 @@ install: .venv/installed
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "make: Python 3.10 or newer is needed, $$($(PYTHON) -V 2>&1) was found; name another: make install PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "make: $(PYTHON) has no venv or ensurepip; install it (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e '.[dev,baselines,export]'
+	$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e '.[dev,baselines,export,docs]'
 	@touch $@
 	@echo "installed: $(BIN)/drivecast --help"
 
@@ -22,6 +22,10 @@ demo: install
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+docs: install
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --nitpicky --builder html docs docs/_build/html
+	@echo "documentation: docs/_build/html/index.html"
 
 faults: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m faults tests/faults
