@@ -43,7 +43,7 @@ class StagedTraffic:
         past = [self._earlier((steps - step) * self.dt_s) for step in range(steps + 1)]
         desired = torch.tensor([problem.desired_speed_mps for problem in self._staged])
         goal = Goal(desired, torch.full((len(seeds),), NO_LANE))
-        task = tuple({"problem": problem.name} for problem in self._staged)
+        task: tuple[dict[str, str | int | float], ...] = tuple({"problem": each.name} for each in self._staged)
         return LockstepStart(TrafficState.stack(past, 1), self._road, goal, task)
 
     def step(self, controls: Controls | None) -> LockstepStep:

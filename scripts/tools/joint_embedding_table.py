@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from drivecast.scripts.figures.joint_embedding_figure import draw_probes
 from drivecast.worldmodel.energy.loaded_model import LoadedModel
 from drivecast.worldmodel.evaluation.probe_table import ProbeConfig, probe_table
 from drivecast.worldmodel.evaluation.probe_targets import QUANTITIES
@@ -67,12 +68,14 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     text = "\n".join([_probes_text(probes), _surprise_text(surprise), _ranks_text(ranks, embeddings)])
     (arguments.output / "tables.md").write_text(text, encoding="utf-8")
+    drawn = {r: {q: [asdict(p) for p in each] for q, each in row.items()} for r, row in probes.items()}
     found = {
-        "probes": {r: {q: [asdict(p) for p in each] for q, each in row.items()} for r, row in probes.items()},
+        "probes": drawn,
         "surprise": {r: {c: asdict(each) for c, each in row.items()} for r, row in surprise.items()},
         "effective_rank": ranks,
     }
     (arguments.output / "tables.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    draw_probes(drawn, ProbeConfig.seconds, arguments.output / "probes.png")
     sys.stdout.write(text)
 
 
