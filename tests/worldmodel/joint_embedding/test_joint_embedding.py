@@ -29,14 +29,14 @@ from drivecast.worldmodel.storage.checkpoint import save_model
 
 SMALL = JointEmbeddingConfig(dims=16, hidden=32)
 BRIEF = JointEmbeddingTrainingConfig(
-    steps=60,
+    steps=30,
     batch=24,
     learning_rate=4e-3,
     max_agents=6,
     horizon_steps=20,
-    validate_every=30,
+    validate_every=15,
     validation_windows=60,
-    checkpoint_every=20,
+    checkpoint_every=10,
 )
 
 
@@ -158,7 +158,7 @@ def told(trainer: JointEmbeddingTrainer) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def learned(store, tmp_path_factory):
-    return trained(store, tmp_path_factory.mktemp("learned"), replace(BRIEF, steps=200, validate_every=100))
+    return trained(store, tmp_path_factory.mktemp("learned"), replace(BRIEF, steps=150, validate_every=75))
 
 
 def test_it_predicts_better_than_that_nothing_changes_and_listens_to_the_ego(learned):
@@ -170,7 +170,7 @@ def test_it_predicts_better_than_that_nothing_changes_and_listens_to_the_ego(lea
 
 def test_without_variance_and_inverse_dynamics_it_collapses(store, tmp_path, learned):
     bare = replace(BRIEF.objective, variance=0.0, inverse_dynamics=0.0, covariance=0.0)
-    collapsed = trained(store, tmp_path, replace(BRIEF, steps=200, validate_every=100, objective=bare))
+    collapsed = trained(store, tmp_path, replace(BRIEF, steps=150, validate_every=75, objective=bare))
     assert told(collapsed)["least_std"] < 0.1 * told(learned)["least_std"]
 
 
@@ -179,21 +179,21 @@ def test_resume_is_bit_exact(store, tmp_path):
     broken = JointEmbeddingTrainer(SMALL, BRIEF, [store], tmp_path / "broken")
 
     def stop(step: int, values) -> None:
-        if step == 30:
+        if step == 15:
             raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError, match="power cut"):
         broken.train(lambda *_: None, stop)
     resumed = JointEmbeddingTrainer(SMALL, BRIEF, [store], tmp_path / "broken")
-    assert resumed.resume() == 20
+    assert resumed.resume() == 10
     resumed.train(lambda *_: None)
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, resumed.network.state_dict()[name]), name
 
 
 def test_other_settings_do_not_go_on_from_it(store, tmp_path):
-    trained(store, tmp_path, replace(BRIEF, steps=20))
-    other = JointEmbeddingTrainer(SMALL, replace(BRIEF, steps=20, batch=25), [store], tmp_path)
+    trained(store, tmp_path, replace(BRIEF, steps=10))
+    other = JointEmbeddingTrainer(SMALL, replace(BRIEF, steps=10, batch=25), [store], tmp_path)
     with pytest.raises(InputError, match="other settings"):
         other.resume()
 
