@@ -14,6 +14,9 @@ from recorded_scenes import Track, straight_store
 
 from drivecast.envs.evaluation.closed_loop import ClosedLoopConfig
 from drivecast.envs.replay.episode import Episode
+from drivecast.planner.planning.driver import PlannerConfig
+from drivecast.planner.planning.refinement import RefinementConfig
+from drivecast.planner.planning.search import SearchConfig
 from drivecast.scripts.command import cli
 from drivecast.scripts.command.execution import recorded_run
 from drivecast.scripts.driving.drive import Drive, episode_file, labels
@@ -306,7 +309,8 @@ def test_a_planner_drives_around_a_world_model_by_its_path_its_policy_or_its_nam
         tmp_path / "out", driver=[f"planner:{model}", f"planner:{model.parent}"], environment=["highway-v0"], episodes=2
     )
     config = replace(config, highway=highway, loop=ClosedLoopConfig(keep="all"), workers=1)
-    config = replace(config, planner=replace(config.planner, search=replace(config.planner.search, beam=2)))
+    search, refinement = SearchConfig(horizon_s=1.5, beam=2), RefinementConfig(iterations=1)
+    config = replace(config, planner=PlannerConfig(decide_every_s=1.0, search=search, refinement=refinement))
     run(config, ConsoleRun())
     one, other = json.loads((tmp_path / "out" / "results.json").read_text())
     assert one["mean_speed_mps"] == other["mean_speed_mps"]
