@@ -112,13 +112,13 @@ def test_both_simulators_show_the_ego_alike(mixed):
 
 
 def cut_ins(reactive: bool) -> int:
-    """Others that set out for the ego's lane, where it would be the next behind them, in 48 episodes of 20 s."""
+    """Others that set out for the ego's lane, ahead of it with nobody between, in 6 s of 48 episodes."""
     traffic = BatchedHighwayTraffic("highway-v0", 50, 4, 1.5, duration_s=60.0, reactive=reactive)
     start = traffic.reset(range(100, 148))
     driver, state, count = IDMDriver(), start.history[:, -1], 0
     driver.reset(state, start.road, start.goal)
     bound = traffic.intents().lane
-    for _ in range(200):
+    for _ in range(60):
         controls = driver.act(TrafficState.stack([state], 1), start.road, start.goal)
         traffic.announce(driver.chosen_lane)
         x, here = state.position_m[..., 0], start.road.project(state.position_m).lane
