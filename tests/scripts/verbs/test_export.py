@@ -1,6 +1,7 @@
 """Exported graphs give what the models give, in scenes of other sizes than they were made from."""
 
 import importlib.util
+import io
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from drivecast.planner.policy.driver import load_driver
 from drivecast.planner.policy.graph import PolicyGraph
 from drivecast.planner.policy.network import Policy, PolicyConfig
 from drivecast.planner.policy.training import POLICY_KIND
+from drivecast.scripts.tracking.console import Console
 from drivecast.scripts.tracking.run import ConsoleRun
 from drivecast.scripts.verbs import export
 from drivecast.scripts.verbs.export import TOLERANCE, ExportConfig, difference, run
@@ -22,39 +24,40 @@ needs_onnx = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory):
+    """The graph of a policy that comes along and has learned to choose lanes; to make it takes a while."""
+    file = tmp_path_factory.mktemp("policy") / "new" / "policy.onnx"
+    console = Console(io.StringIO())
+    run(ExportConfig(str(FOLDER / "highway"), file), ConsoleRun(console))
+    assert "policy.onnx" in console.stream.getvalue()
+    return file
+
+
 @needs_onnx
-def test_a_policy_s_graph_steers_as_it_does_and_a_changed_policy_is_told_apart(tmp_path, capsys):
-    folder, file = FOLDER / "highway", tmp_path / "new" / "policy.onnx"
-    run(ExportConfig(str(folder), file), ConsoleRun())
-    assert "policy.onnx" in capsys.readouterr().out
-    assert export._is_ours(file)
-    policy = load_driver(folder, lane_choice=False).policy
+def test_a_policy_s_graph_steers_as_it_does_and_a_changed_policy_is_told_apart(shipped):
+    assert export._is_ours(shipped)
+    policy = load_driver(FOLDER / "highway", lane_choice=False).policy
     inputs = export._policy_inputs(5, 33, PolicyGraph(policy).inputs)
-    assert difference(PolicyGraph(policy), file, inputs) < TOLERANCE
+    assert difference(PolicyGraph(policy), shipped, inputs) < TOLERANCE
     to_the_left = {**inputs, "goal_lane": torch.zeros_like(inputs["goal_lane"])}
-    assert difference(PolicyGraph(policy), file, to_the_left) < TOLERANCE
+    assert difference(PolicyGraph(policy), shipped, to_the_left) < TOLERANCE
     with torch.no_grad():
         policy.net[0].weight[0] += 0.01
-    assert difference(PolicyGraph(policy), file, inputs) > TOLERANCE
+    assert difference(PolicyGraph(policy), shipped, inputs) > TOLERANCE
 
 
 @needs_onnx
-def test_a_graph_chooses_lanes_as_a_policy_does_that_has_learned_to(tmp_path):
-    torch.manual_seed(0)
-    config = PolicyConfig(hidden=8, feedback="laws", lane_hidden=8)
-    policy, file = Policy(config), tmp_path / "policy.onnx"
-    extra = {"energy": {}, "lane_choice": {"enabled": True}}
-    save_model(tmp_path / "policy.safetensors", policy, POLICY_KIND, config, extra)
-    run(ExportConfig(str(tmp_path), file), ConsoleRun())
-    graph = PolicyGraph(policy)
+def test_a_graph_chooses_lanes_as_a_policy_does_that_has_learned_to(shipped):
+    driver = load_driver(FOLDER / "highway")
+    graph = PolicyGraph(driver.policy)
     assert (graph.inputs[-1], graph.outputs[-1]) == ("bound_lane", "lane")
     inputs = export._policy_inputs(24, 33, graph.inputs)
-    assert difference(graph, file, inputs) < TOLERANCE
+    assert difference(graph, shipped, inputs) < TOLERANCE
     lanes = graph(*inputs.values())[-1]
-    assert len(set((lanes - inputs["bound_lane"]).tolist())) > 1, "some change lane, by weights that are drawn"
+    assert len(set((lanes - inputs["bound_lane"]).tolist())) > 1, "some change lane"
     named = {**inputs, "goal_lane": torch.full_like(inputs["goal_lane"], 2)}
     assert graph(*named.values())[-1].tolist() == [2] * 24
-    driver = load_driver(tmp_path)
     history, road, goal = export._scenes(24, 33)
     driver.reset(history[:, -1], road, goal)
     controls = driver.act(history, road, goal)
@@ -81,13 +84,15 @@ def test_a_world_model_s_graphs_go_on_from_a_history_as_it_does(tmp_path):
 
 @needs_onnx
 def test_a_graph_that_differs_from_its_model_takes_nobody_s_place(tmp_path, monkeypatch):
-    file = tmp_path / "policy.onnx"
+    config, file = PolicyConfig(hidden=8), tmp_path / "graph" / "policy.onnx"
+    save_model(tmp_path / "policy.safetensors", Policy(config), POLICY_KIND, config, {"energy": {}})
+    file.parent.mkdir()
     file.write_bytes(b"drivecast export, of before")
     monkeypatch.setattr(export, "TOLERANCE", -1.0)
     with pytest.raises(RuntimeError, match="would differ from the model by"):
-        run(ExportConfig(str(FOLDER / "highway"), file), ConsoleRun())
+        run(ExportConfig(str(tmp_path), file), ConsoleRun())
     assert file.read_bytes() == b"drivecast export, of before"
-    assert list(tmp_path.iterdir()) == [file]
+    assert list(file.parent.iterdir()) == [file]
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model-observe.onnx"])
