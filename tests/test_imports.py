@@ -31,6 +31,7 @@ ROOMS = {
     "worldmodel.training": {"scene", "storage", "recordings", "forecaster", "energy"},
     "worldmodel.concepts": {"scene", "storage", "recordings", "forecaster", "training"},
     "worldmodel.joint_embedding": {"scene", "storage", "recordings", "forecaster", "training"},
+    "worldmodel.energy_methods": {"scene", "recordings", "training"},
     "worldmodel.evaluation": {
         "scene",
         "storage",
@@ -39,6 +40,7 @@ ROOMS = {
         "energy",
         "training",
         "joint_embedding",
+        "energy_methods",
     },
     "planner.costs": set(),
     "planner.imagination": {"costs"},

@@ -1,0 +1,1 @@
+"""One energy E(past, future) of a vehicle's future among the others, trained in every way."""
