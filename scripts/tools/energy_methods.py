@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -202,14 +203,15 @@ def _scaling_table(result: dict[str, Any]) -> list[str]:
 # --- the command
 
 
-def _read(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
-    """What is known from before, of the same study."""
+def _read(path: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """What is known from before, of the same study; seeds and other horizons may be added to it."""
+    identity = {name: value for name, value in config.items() if name not in ("seeds", "other_horizons_s")}
+    known: dict[str, Any] = {"identity": identity, "runs": {}}
     if path.exists():
         known = json.loads(path.read_text(encoding="utf-8"))
-        if known["identity"] == identity:
-            return known
-        raise InputError(f"{path}: it is of another study; give another --output")
-    return {"identity": identity, "runs": {}}
+        if known["identity"] != identity:
+            raise InputError(f"{path}: it is of another study; give another --output")
+    return {**known, "config": config}
 
 
 def _write(path: Path, result: dict[str, Any]) -> None:
@@ -223,14 +225,13 @@ def studied(data: Path, output: Path, config: MethodStudyConfig, scenes: int) ->
     path, store = output / RESULTS, WindowStore.open(data)
     described_as = {"data": data.name, "plan_scenes": scenes, **described(config)}
     result = _read(path, json.loads(json.dumps(described_as)))
-    result["config"] = result["identity"]
-    began, plans = time.monotonic(), PlansToRank(scenes, config.horizon_s) if scenes else None
+    began, plans = time.monotonic(), cache(lambda: PlansToRank(scenes, config.horizon_s))
 
     def more(method: Method, course: Course, horizon_s: int, seed: int) -> dict[str, Any]:
         found: dict[str, Any] = {}
         if horizon_s == config.horizon_s:
-            if plans is not None:
-                found["plans"] = plans.ranked(method, course)
+            if scenes:
+                found["plans"] = plans().ranked(method, course)
             if seed == 0:
                 vehicle = pictured(course.test, course.coordinates.frames)
                 found["landscape"] = landscape_rows(method, course.test, vehicle)

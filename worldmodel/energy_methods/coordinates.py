@@ -19,9 +19,9 @@ class FutureCoordinates(_TensorRecord):
     """Maps a path `(batch, ..., frame, 2)` in the lane's frame to a vector u `(batch, ..., dim)` and back.
 
     Displacement against constant velocity is divided by its spread in each dimension (frame and direction) and turned
-    and scaled so that u has mean 0 and covariance 1 over the data, less in directions that hardly vary:
-    displacement = mean + spread * V (lambda + FLOOR)^(1/2) u, where V and lambda are the eigensystem of the correlations.
-    A step of one length in any direction of u is then as likely, which every sampler and noise here takes for granted.
+    and scaled so that u has mean 0 and covariance 1 over the data, less in directions that hardly vary: displacement =
+    mean + spread * V (lambda + FLOOR)^(1/2) u, V and lambda being the eigensystem of the correlations. A step of one
+    length in any direction of u is then as likely, which every sampler and noise here takes for granted.
     """
 
     mean_m: Tensor  # (dim,)

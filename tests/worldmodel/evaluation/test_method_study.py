@@ -141,5 +141,5 @@ def test_the_tool_makes_tables_and_figures_and_goes_on_where_it_stopped(store, t
     assert again.out == first.out
     assert "validation" in first.err
     assert "validation" not in again.err
-    assert main([*arguments, "--seeds", "2"]) == 2
+    assert main([*arguments, "--examples", "300"]) == 2
     assert "another study" in capsys.readouterr().err
