@@ -24,23 +24,18 @@ class CostReadoutConfig:
     Args:
         dims: Dimensions of the embedding.
         hidden: Width of its layers.
-        contact_floor: Chances of a contact up to this one count as none: among plans that are safe, what is read is
-            noise, and a contact costs so much that the noise would decide between them.
     """
 
     dims: int = 64
     hidden: int = 64
-    contact_floor: float = 0.1
 
     def __post_init__(self) -> None:
         if self.dims < 1 or self.hidden < 1:
             raise InputError("readout: expected dims and hidden of at least 1")
-        if not 0.0 <= self.contact_floor < 1.0:
-            raise InputError(f"readout.contact_floor: expected 0 up to below 1, got {self.contact_floor}")
 
 
 class CostReadout(nn.Module):
-    """Of an embedding: the costs `proximity` and `imposed` of that frame, and the share of it spent in `contact`.
+    """Of an embedding: the costs `proximity` and `imposed` of that frame, and the chance of a `contact` until it.
 
     Fitted after the embedding, which never learns from it.
     """
@@ -61,13 +56,12 @@ class CostReadout(nn.Module):
         return self.layers(embedding)
 
     def forward(self, embedding: Tensor) -> dict[str, Tensor]:
-        """Each term, `(...)`, of `embedding (..., dims)`; contact in [0, 1]."""
+        """Each term, `(...)`, of `embedding (..., dims)`; contact as a chance in [0, 1]."""
         proximity, imposed, contact = self.raw(embedding).unbind(-1)
-        floor = self.config.contact_floor
         return {
             "proximity": torch.nn.functional.leaky_relu(proximity, 0.01),
             "imposed": torch.nn.functional.leaky_relu(imposed, 0.01),
-            "contact": ((contact.sigmoid() - floor) / (1.0 - floor)).clamp_min(0.0),
+            "contact": contact.sigmoid(),
         }
 
 

@@ -175,7 +175,6 @@ def _loss(readout: CostReadout, embeddings: Tensor, costs: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _unexplained(readout: CostReadout, embeddings: Tensor, costs: Tensor) -> dict[str, float]:
-    raw = readout.raw(embeddings)
-    read = torch.cat([raw[..., :2], raw[..., 2:].sigmoid()], -1)
+    read = torch.stack(list(readout(embeddings).values()), -1)
     error = (read - costs).square().mean((0, 1)) / costs.flatten(0, 1).var(0).clamp_min(1e-9)
     return dict(zip(SOCIAL_TERMS, error.tolist(), strict=True))

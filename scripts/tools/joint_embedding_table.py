@@ -44,7 +44,6 @@ from drivecast.worldmodel.recordings.sampling import WindowRequest, WindowSample
 from drivecast.worldmodel.recordings.store import WindowStore
 
 SCALE_WINDOWS = 400
-SEARCH_STEPS = 20
 
 
 def main() -> None:
@@ -54,6 +53,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="recording store")
     parser.add_argument("--windows", type=int, default=6000, help="to fit probes on")
     parser.add_argument("--scenes", type=int, default=400, help="of which each is spoilt in every way")
+    parser.add_argument("--search-steps", type=int, default=20, help="of the search for the generative model's latents")
     parser.add_argument("--split", default="test", help="on which surprise and rank are measured")
     parser.add_argument("--output", type=Path, required=True, help="folder of tables.json and tables.md")
     arguments = parser.parse_args()
@@ -61,9 +61,10 @@ def main() -> None:
     embeddings = {folder.name: load_joint_embedding(folder) for folder in arguments.joint_embedding}
     models = {Path(name).name: LoadedModel.load(name) for name in arguments.model}
     probes = probe_table(_representations(embeddings, models), store, ProbeConfig(windows=arguments.windows))
-    surprise = scene_surprise(
-        _energies(embeddings, models, store), store, arguments.split, SurpriseConfig(windows=arguments.scenes)
-    )
+    sys.stdout.write(_probes_text(probes))
+    sys.stdout.flush()  # the rest takes longer
+    energies = _energies(embeddings, models, store, arguments.search_steps)
+    surprise = scene_surprise(energies, store, arguments.split, SurpriseConfig(windows=arguments.scenes))
     ranks = {name: _rank(model, store, arguments.split) for name, model in embeddings.items()}
     arguments.output.mkdir(parents=True, exist_ok=True)
     text = "\n".join([_probes_text(probes), _surprise_text(surprise), _ranks_text(ranks, embeddings)])
@@ -76,7 +77,7 @@ def main() -> None:
     }
     (arguments.output / "tables.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
     draw_probes(drawn, ProbeConfig.seconds, arguments.output / "probes.png")
-    sys.stdout.write(text)
+    sys.stdout.write("\n".join([_surprise_text(surprise), _ranks_text(ranks, embeddings)]))
 
 
 def _representations(
@@ -99,7 +100,7 @@ def _representations(
 
 
 def _energies(
-    embeddings: Mapping[str, JointEmbedding], models: Mapping[str, LoadedModel], store: WindowStore
+    embeddings: Mapping[str, JointEmbedding], models: Mapping[str, LoadedModel], store: WindowStore, search_steps: int
 ) -> dict[str, SceneEnergy]:
     found: dict[str, SceneEnergy] = {}
     request = WindowRequest(round(2.0 / store.dt_s), round(5.0 / store.dt_s), 12)
@@ -108,7 +109,7 @@ def _energies(
         frames, past = window_frames(window, model.config.dt_s, model.config.stride)
         found[f"{name}, prediction error"] = of_prediction(PredictionEnergy.measured(model, frames, past))
     for name, loaded in models.items():
-        found[f"{name}, free energy"] = of_scene_model(loaded.model_energy, SEARCH_STEPS)
+        found[f"{name}, free energy"] = of_scene_model(loaded.model_energy, search_steps)
     found["no model: largest change of displacement"] = of_jerks()
     return found
 
