@@ -514,7 +514,7 @@ class LocalServer:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        deadline_s = time.monotonic() + 60
+        deadline_s = time.monotonic() + 180  # it loads for a minute where many others run
         while time.monotonic() < deadline_s:
             try:
                 with urllib.request.urlopen(f"{self.uri}/health", timeout=1):
@@ -530,12 +530,19 @@ class LocalServer:
             self.process = None
 
 
-@pytest.fixture
-def server(tmp_path, database):
-    local = LocalServer(tmp_path, database)
-    local.start()
+@pytest.fixture(scope="module")
+def local(tmp_path_factory, database):
+    local = LocalServer(tmp_path_factory.mktemp("server"), database)
     yield local
     local.kill()
+
+
+@pytest.fixture
+def server(local):
+    """A server that answers; the test before may have killed it, and to start one takes seconds."""
+    if local.process is None:
+        local.start()
+    return local
 
 
 def test_training_goes_on_when_the_server_dies_and_nothing_is_lost(server, tmp_path, monkeypatch):
