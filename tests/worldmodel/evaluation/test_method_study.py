@@ -70,7 +70,7 @@ def test_a_latent_model_learns_whose_future_it_is(exam, store):
     examples, _ = recorded_examples(store, "train", HORIZON_S, 400, 0, exam.coordinates)
     kind = BY_NAME["latent"]
     method = kind.seeded(exam.coordinates, 1.0, 0)
-    train(method, examples, MethodTrainingConfig(steps=250), seed=0)
+    train(method, examples, MethodTrainingConfig(steps=150), seed=0)
     for by_beta in (False, True):
         assert told_apart(method, exam, by_beta)[OF_ANOTHER]["paired"] > 0.65
 
