@@ -77,7 +77,7 @@ def draw_scaling(path: Path, rows: dict[str, list[dict[str, float]]], straight: 
     titles = (
         "AUROC, mean of six gross corruptions",
         "AUROC, a tenth of each",
-        "energy score of samples over constant velocity's error",
+        "energy score over constant velocity's",
     )
     for number, (axis, title) in enumerate(zip(figure.subplots(1, 3), titles, strict=True)):
         for name, points in rows.items():
@@ -90,10 +90,11 @@ def draw_scaling(path: Path, rows: dict[str, list[dict[str, float]]], straight: 
         axis.set_xticks([10, 20, 30, 50, 80], ["10", "20", "30", "50", "80"])
         axis.minorticks_off()
         axis.set_title(title, fontsize=10, loc="left")
+        if number == 0:
+            axis.legend(fontsize=8, loc="lower right")
         if number == 2:
-            axis.set_yscale("log")
+            axis.set_ylim(bottom=0.0)
             axis.axhline(1.0, color="grey", linewidth=1.0, linestyle="dashed")
-            axis.legend(fontsize=8)
     _save(figure, path)
 
 
