@@ -31,7 +31,7 @@ ROOMS = {
     "worldmodel.training": {"scene", "storage", "recordings", "forecaster", "energy"},
     "worldmodel.concepts": {"scene", "storage", "recordings", "forecaster", "training"},
     "worldmodel.joint_embedding": {"scene", "storage", "recordings", "forecaster", "training"},
-    "worldmodel.energy_methods": {"scene", "recordings", "training"},
+    "worldmodel.energy_methods": {"scene", "recordings", "training", "joint_embedding"},
     "worldmodel.evaluation": {
         "scene",
         "storage",

@@ -12,12 +12,12 @@ from drivecast.planner.costs.readout import CostReadout
 from drivecast.planner.manoeuvres.manoeuvre import LawConfig
 from drivecast.planner.planning.plan_cost import EmbeddedCost, GenerativeCost, PlanCost, Situation
 from drivecast.planner.planning.proposals import Plans, ProposalConfig, driven_ego, proposed
-from drivecast.planner.planning.search import ManoeuvreSearch, SearchConfig
+from drivecast.planner.planning.search import ManoeuvreSearch, SearchConfig, least_of_each
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.model import WorldModel
 from drivecast.worldmodel.joint_embedding.network import JointEmbedding
 from drivecast.worldmodel.scene.driver import Imagination
-from drivecast.worldmodel.scene.kinematics import MAX_BRAKING_MPS2, steering_for
+from drivecast.worldmodel.scene.kinematics import MAX_BRAKING_MPS2, knot_weights, steering_for
 from drivecast.worldmodel.scene.lane_neighbours import nearest_indices, pick_agents
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
@@ -156,7 +156,7 @@ class ProposalPlanner:
         if not config.refined or not config.iterations:
             return plans[best]
         refined, cost = self.refined(situation, begun, plans[best], cost[best], bound)
-        return refined[_least(refined.episode, cost, len(bound))]
+        return refined[least_of_each(refined.episode, cost, len(bound))]
 
     def judged(self, situation: Situation, begun: object, plans: Plans, bound: Tensor) -> Tensor:
         """Cost of each plan, `(plan,)`, with that of a lane other than `bound`."""
@@ -187,9 +187,7 @@ class ProposalPlanner:
     def _with_added(self, plans: Plans, ego: TrafficState, knots: Tensor) -> Plans:
         """Plans with accelerations along and across at `knots (plan, knot, 2)`, m/s², linear in between."""
         steps = plans.acceleration_mps2.shape[1]
-        place = torch.linspace(0.0, knots.shape[1] - 1.0, steps, device=knots.device)
-        weight = (1.0 - (place[:, None] - torch.arange(knots.shape[1], device=knots.device)).abs()).clamp_min(0.0)
-        added = torch.einsum("tk,pkc->ptc", weight, knots)
+        added = torch.einsum("tk,pkc->ptc", knot_weights(steps, knots.shape[1]).to(knots), knots)
         most = self.config.law.acceleration_mps2
         acceleration = (plans.acceleration_mps2 + added[..., 0]).clamp(-MAX_BRAKING_MPS2, most)
         acceleration = acceleration.where(plans.acceleration_mps2 > -MAX_BRAKING_MPS2, plans.acceleration_mps2)
@@ -197,11 +195,3 @@ class ProposalPlanner:
         steering = plans.steering_rad + steering_for(added[..., 1], plans.states.speed_mps.detach(), length)
         states = driven_ego(ego, Controls(acceleration, steering), self.dt_s)
         return Plans(plans.episode, plans.lane, acceleration, steering, states)
-
-
-def _least(episode: Tensor, cost: Tensor, episodes: int) -> Tensor:
-    """The row of least cost of each episode."""
-    order = cost.argsort(descending=True, stable=True)
-    best = torch.zeros(episodes, dtype=torch.long, device=cost.device)
-    best[episode[order]] = order
-    return best

@@ -20,7 +20,7 @@ from drivecast.worldmodel.joint_embedding.network import JointEmbedding
 from drivecast.worldmodel.recordings.sampling import WindowSampler
 from drivecast.worldmodel.recordings.window import Window
 from drivecast.worldmodel.scene.contact import ego_separation_m
-from drivecast.worldmodel.scene.kinematics import MAX_BRAKING_MPS2
+from drivecast.worldmodel.scene.kinematics import MAX_BRAKING_MPS2, knot_weights
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
 FASTER_MPS = 8.0  # wished by the egos of the windows, at most
@@ -111,9 +111,7 @@ def judged_plans(
 
 def _roughened(controls: Controls, generator: torch.Generator) -> Controls:
     rows, steps = controls.acceleration_mps2.shape
-    place = torch.linspace(0.0, KNOTS - 1.0, steps)
-    weight = (1.0 - (place[:, None] - torch.arange(KNOTS)).abs()).clamp_min(0.0)
-    rough = torch.randn(rows, KNOTS, generator=generator) @ weight.T * ROUGH_MPS2
+    rough = torch.randn(rows, KNOTS, generator=generator) @ knot_weights(steps, KNOTS).T * ROUGH_MPS2
     rough = rough * (torch.rand(rows, 1, generator=generator) < 0.5)
     acceleration = (controls.acceleration_mps2 + rough).clamp(-MAX_BRAKING_MPS2, 2.5)
     return Controls(acceleration, controls.steering_rad)

@@ -110,10 +110,7 @@ class Found:
 
     def best(self, episodes: int) -> Tensor:
         """The plan of least energy of each episode, long `(episode,)`."""
-        order = self.energy.argsort(descending=True, stable=True)
-        best = torch.zeros(episodes, dtype=torch.long, device=order.device)
-        best[self.episode[order]] = order  # the last one written is the least
-        return best
+        return least_of_each(self.episode, self.energy, episodes)
 
     def way(self, plan: Tensor) -> list[Tensor]:
         """Which row of each stretch led to `plan (n,)`, long `(n,)` each."""
@@ -144,6 +141,14 @@ class _Plans:
             self.changes[plans],
             self.cost[plans],
         )
+
+
+def least_of_each(episode: Tensor, cost: Tensor, episodes: int) -> Tensor:
+    """Of plans of `episode (plan,)`, the one of least `cost (plan,)` of each, long `(episodes,)`."""
+    order = cost.argsort(descending=True, stable=True)
+    best = torch.zeros(episodes, dtype=torch.long, device=order.device)
+    best[episode[order]] = order  # the last one written is the least
+    return best
 
 
 class Stubborn:

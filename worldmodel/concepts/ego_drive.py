@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from drivecast.worldmodel.scene.entities import FRAME_S, Entities
+from drivecast.worldmodel.scene.kinematics import knot_weights
 from drivecast.worldmodel.scene.traffic import _TensorRecord
 
 KNOTS = 5
@@ -28,8 +29,7 @@ class EgoStart(_TensorRecord):
 @lru_cache(maxsize=64)
 def _between_knots(frames: int) -> Tensor:
     """Weights `(frame, knot)` of accelerations that are linear between knots."""
-    place = torch.linspace(0.0, KNOTS - 1.0, frames)
-    return (1.0 - (place[:, None] - torch.arange(KNOTS)).abs()).clamp_min(0.0)
+    return knot_weights(frames, KNOTS)
 
 
 def _integrated(values: Tensor) -> Tensor:

@@ -12,9 +12,7 @@ from drivecast.worldmodel.energy_methods.coordinates import FutureCoordinates
 from drivecast.worldmodel.energy_methods.method import Context, Examples, Method
 from drivecast.worldmodel.energy_methods.networks import Looked, NetworkConfig, PastEncoder
 from drivecast.worldmodel.energy_methods.surroundings import Surroundings
-
-LEAST_SPREAD = 1.0
-EPSILON = 1e-4
+from drivecast.worldmodel.joint_embedding.objective import covariance_of_others, variance_shortfall
 
 
 @dataclass(frozen=True)
@@ -71,11 +69,7 @@ class TrafficEmbeddings(nn.Module):
 
 def regularised(embedding: Tensor, covariance_cost: float) -> Tensor:
     """Variance and covariance terms of `embedding (batch, dim)`. Bardes, Ponce, LeCun 2022 (VICReg), eqs. 1 to 4."""
-    centred = embedding - embedding.mean(0)
-    spread = (centred.square().sum(0) / (len(embedding) - 1) + EPSILON).sqrt()
-    covariance = centred.T @ centred / (len(embedding) - 1)
-    off = covariance - covariance.diagonal().diag()
-    return (LEAST_SPREAD - spread).clamp_min(0.0).mean() + covariance_cost * off.square().sum() / embedding.shape[1]
+    return variance_shortfall(embedding) + covariance_cost * covariance_of_others(embedding)
 
 
 class JointEmbedding(Method):

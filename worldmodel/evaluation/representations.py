@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from drivecast.worldmodel.forecaster.draws import LatentDraws
-from drivecast.worldmodel.forecaster.model import WorldModel
+from drivecast.worldmodel.forecaster.model import Memory, WorldModel
 from drivecast.worldmodel.joint_embedding.frames import window_frames
 from drivecast.worldmodel.joint_embedding.network import JointEmbedding
 from drivecast.worldmodel.recordings.window import Window
-from drivecast.worldmodel.scene.traffic import TrafficState
 
 # `(batch, second, feature)` of a window, the seconds ahead being given
 Representation = Callable[[Window, tuple[int, ...]], Tensor]
@@ -59,21 +58,14 @@ def of_memory(model: WorldModel) -> Representation:
     """The generative model's memory of the ego, having rolled the others out without latents beside the ego's way."""
 
     def represent(window: Window, seconds: tuple[int, ...]) -> Tensor:
-        found = []
-        for step, memory in _rolled_out(model, window, seconds):
-            del step
-            found.append(torch.cat([memory.embedded[:, 0], memory.hidden[:, 0]], -1))
-        return torch.stack(found, 1)
+        memories = _rolled_out(model, window, seconds)
+        return torch.stack([torch.cat([each.embedded[:, 0], each.hidden[:, 0]], -1) for each in memories], 1)
 
     return represent
 
 
-def forecast_scenes(model: WorldModel, window: Window, seconds: tuple[int, ...]) -> list[TrafficState]:
-    """The generative model's likeliest scenes at those seconds, `(batch, agent)` each."""
-    return [memory.scene for _, memory in _rolled_out(model, window, seconds)]
-
-
-def _rolled_out(model: WorldModel, window: Window, seconds: tuple[int, ...]):
+def _rolled_out(model: WorldModel, window: Window, seconds: tuple[int, ...]) -> Iterator[Memory]:
+    """What it remembers at each of those seconds."""
     memory = model.observe(window.history, window.road)
     who = torch.zeros_like(window.present.valid)
     who[:, 0] = True
@@ -83,7 +75,7 @@ def _rolled_out(model: WorldModel, window: Window, seconds: tuple[int, ...]):
         latent = latents.at(step, memory)
         memory = model.step(memory, latent, window.road, window.future[:, step], who)
         if step + 1 in steps:
-            yield step, memory
+            yield memory
 
 
 def _frame(second: int, model: JointEmbedding) -> int:

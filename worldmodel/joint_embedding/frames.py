@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from drivecast.worldmodel.recordings.window import Window
+from drivecast.worldmodel.scene.kinematics import knot_weights
 from drivecast.worldmodel.scene.neighbours import find_neighbours
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.sight import sight
@@ -94,9 +95,7 @@ def with_another_way(window: Window, dt_s: float, who: Tensor, generator: torch.
     """
     batch, steps = window.future.valid.shape[:2]
     knots = torch.randn(batch, KNOTS, generator=generator) * USUAL_MPS2 - 0.5
-    place = torch.linspace(0.0, KNOTS - 1.0, steps)
-    between = (1.0 - (place[:, None] - torch.arange(KNOTS)).abs()).clamp_min(0.0)
-    acceleration = (knots @ between.T).clamp(-HARDEST_MPS2, STRONGEST_MPS2)
+    acceleration = (knots @ knot_weights(steps, KNOTS).T).clamp(-HARDEST_MPS2, STRONGEST_MPS2)
     side = torch.randint(0, 2, (batch,), generator=generator) * 2.0 - 1.0
     side = side * (torch.rand(batch, generator=generator) < CHANGES_ASIDE)
     begins = torch.rand(batch, generator=generator) * max(steps * dt_s - CHANGE_S, dt_s)

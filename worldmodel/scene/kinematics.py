@@ -120,3 +120,9 @@ def recorded_controls(heading_rad: Tensor, speed_mps: Tensor, length_m: Tensor, 
     slip = torch.asin(sine.clamp(-0.38, 0.38))
     steering = torch.atan(2 * slip.tan()).clamp(-MAX_STEERING_RAD, MAX_STEERING_RAD)
     return acceleration, torch.where(moving, steering, torch.zeros_like(steering))
+
+
+def knot_weights(steps: int, knots: int) -> Tensor:
+    """Weights `(step, knot)` of a motion that is linear between `knots` moments, evenly spread over `steps`."""
+    place = torch.linspace(0.0, knots - 1.0, steps)
+    return (1.0 - (place[:, None] - torch.arange(knots)).abs()).clamp_min(0.0)
