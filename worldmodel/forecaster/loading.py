@@ -11,6 +11,7 @@ from drivecast.worldmodel.storage.checkpoint import LoadedModel, config_from_dic
 BEFORE_IT_WAS_SAID = {"latent_process": "independent", "decide_steps": 1}  # of models older than these settings
 PRETRAINED = "pretrained:"  # NAME of a model that comes with drivecast begins so
 WORLD_MODEL_FILE, POLICY_FILE = "world-model.safetensors", "policy.safetensors"
+PICTURE_POLICY_FILE = "picture-policy.safetensors"
 FOLDER = Path(__file__).parents[1] / "pretrained"
 
 

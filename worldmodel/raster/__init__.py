@@ -1,0 +1,1 @@
+"""The lecture's predictor: a convolutional CVAE on pictures of the traffic from above."""
