@@ -69,8 +69,8 @@ class Rollouts(Protocol, Generic[S]):
         """The same to validate from."""
         ...
 
-    def unroll(self, policy: Reaction, starts: S, noise: torch.Generator) -> Trajectory:
-        """The policy's rollouts from `starts`."""
+    def unroll(self, policy: Any, starts: S, noise: torch.Generator) -> Trajectory:
+        """The rollouts from `starts` of a policy that sees what they show: a `Reaction`, where that is scenes."""
         ...
 
     def more_terms(self, weights: EnergyWeights) -> Sequence[Term]:

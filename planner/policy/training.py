@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from drivecast.planner.costs.energy import PLANNING_ENERGY, Energy, EnergyConfig
 from drivecast.planner.costs.trajectory import Trajectory
 from drivecast.planner.imagination.imagined_rollouts import Rollouts
 from drivecast.planner.imagination.starts import InteractionConfig, StartConfig, Starts
 from drivecast.planner.policy.lane_choice import LaneChoiceConfig
-from drivecast.planner.policy.network import Policy, PolicyConfig
+from drivecast.planner.policy.network import Policy
 from drivecast.planner.policy.saturation import saturated_share
 from drivecast.worldmodel.energy.uncertainty import UncertaintyConfig
 from drivecast.worldmodel.errors import InputError
@@ -85,6 +86,24 @@ class PolicyTrainingConfig(RolloutTrainingConfig):
     uncertainty: UncertaintyConfig = field(default_factory=UncertaintyConfig)
 
 
+@dataclass(frozen=True)
+class PolicyKind:
+    """What sort of policy is trained.
+
+    Attributes:
+        build: Makes the network from its configuration, which has the limits of `PolicyConfig`.
+        kind: What its file says that it is.
+        file: Name of its file.
+    """
+
+    build: Callable[[Any], nn.Module]
+    kind: str
+    file: str
+
+
+ON_SCENES = PolicyKind(Policy, POLICY_KIND, POLICY_FILE)
+
+
 @dataclass
 class PolicyTrainer:
     """One training run of a policy, resumable at every checkpoint to the last bit.
@@ -93,19 +112,21 @@ class PolicyTrainer:
         rollouts: Where rollouts start, and who answers the policy there.
         policy: Architecture of the policy.
         config: Training settings.
-        output: Folder of `policy.safetensors` (the best so far in validation) and `policy-training-state.pt`.
+        output: Folder of the policy's file (the best so far in validation) and `policy-training-state.pt`.
         seed: Seed of the weights, the starts and the latents.
         device: Device to train on.
         warn: Told, in one line, that the policy has collapsed; at most once.
+        kind: What sort of policy it is.
     """
 
     rollouts: Rollouts[Any]
-    policy: PolicyConfig
+    policy: Any
     config: RolloutTrainingConfig
     output: Path
     seed: int = 0
     device: str = "cpu"
     warn: Callable[[str], None] = lambda line: None
+    kind: PolicyKind = ON_SCENES
 
     def __post_init__(self) -> None:
         if abs(self.policy.dt_s - self.rollouts.dt_s) > 1e-6:
@@ -113,7 +134,7 @@ class PolicyTrainer:
         config, output = self.config, Path(self.output)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            self.network = Policy(self.policy).to(self.device)
+            self.network = self.kind.build(self.policy).to(self.device)
         policy, training = asdict(self.policy), asdict(config)
         extra = {
             "energy": training["energy"],
@@ -125,7 +146,7 @@ class PolicyTrainer:
             self.network,
             torch.optim.Adam(self.network.parameters(), lr=config.learning_rate),
             config,
-            BestModel(output / POLICY_FILE, POLICY_KIND, self.policy, extra),
+            BestModel(output / self.kind.file, self.kind.kind, self.policy, extra),
             output / "policy-training-state.pt",
             {"policy": policy, "training": training, "seed": self.seed, **self.rollouts.identity},
             self.seed,

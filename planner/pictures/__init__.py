@@ -1,0 +1,1 @@
+"""A policy that sees pictures, trained by backpropagation through pictures that a raster predictor imagines."""
