@@ -15,7 +15,7 @@ from drivecast.scripts.driving.driver_kinds import REGISTERED, TRAINED_BY, witho
 from drivecast.scripts.driving.drivers import TrafficSource
 from drivecast.scripts.driving.workers import Workers
 from drivecast.scripts.tracking.mlflow_server import MODEL_ENDINGS
-from drivecast.worldmodel.forecaster.loading import POLICY_FILE, WORLD_MODEL_FILE
+from drivecast.worldmodel.forecaster.loading import PICTURE_POLICY_FILE, POLICY_FILE, WORLD_MODEL_FILE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +28,7 @@ HIGHWAY_ENV_PART = 8  # episodes that a process takes at a time where each of th
 LEAST_PART = 8
 MODEL_FILES = (
     POLICY_FILE,
+    PICTURE_POLICY_FILE,
     WORLD_MODEL_FILE,
     "model.zip",
 )  # whose folder says more than their name does

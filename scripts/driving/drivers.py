@@ -38,6 +38,7 @@ from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
 
 if TYPE_CHECKING:
     from drivecast.envs.drivers.learned.driver import StableBaselinesDriver
+    from drivecast.planner.pictures.driver import PictureDriver
     from drivecast.planner.planning.driver import GradientPlanner, PlannerConfig
     from drivecast.planner.planning.proposal_planner import ProposalPlanner
     from drivecast.planner.policy.driver import ReactiveDriver
@@ -287,12 +288,15 @@ def training_seed(name: str) -> int | None:
         return None
     if name.partition(":")[0] in BASELINES:
         return _baseline(name, 0.1, "cpu").card.seed
+    from drivecast.planner.pictures.driver import PICTURE_POLICY_KIND, is_picture_policy
     from drivecast.planner.policy.training import POLICY_KIND
     from drivecast.worldmodel.forecaster.loading import stored_model
     from drivecast.worldmodel.storage.checkpoint import load_model
 
     if is_joint_embedding(path):
         return load_model(path, JOINT_EMBEDDING_KIND).extra.get("seed")
+    if is_picture_policy(path):
+        return load_model(path, PICTURE_POLICY_KIND).extra.get("seed")
     if name.partition(":")[0] in PLANNERS:
         return stored_model(beside_policy(path)).extra.get("seed")
     return load_model(path, POLICY_KIND).extra.get("seed")
@@ -352,7 +356,7 @@ def beside_policy(path: Path) -> Path:
     return beside if path.name == POLICY_FILE and beside.is_file() else path
 
 
-def _policy(name: str, device: str) -> ReactiveDriver:
+def _policy(name: str, device: str) -> ReactiveDriver | PictureDriver:
     return _read_policy(name, device, _written(name))
 
 
@@ -369,11 +373,15 @@ def _written(name: str) -> tuple[tuple[str, int, int], ...]:
 
 
 @lru_cache(maxsize=4)
-def _read_policy(name: str, device: str, written: object) -> ReactiveDriver:
+def _read_policy(name: str, device: str, written: object) -> ReactiveDriver | PictureDriver:
     """Read once per process: episodes come in small parts there."""
+    from drivecast.planner.pictures.driver import is_picture_policy, load_picture_driver
     from drivecast.planner.policy.driver import load_driver
 
-    return load_driver(Path(name.removeprefix("policy:")), device, name)
+    path = name.removeprefix("policy:")
+    if is_picture_policy(path):
+        return load_picture_driver(path, device, name)
+    return load_driver(Path(path), device, name)
 
 
 @lru_cache(maxsize=4)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from drivecast.planner.costs.energy import EnergyWeights
 from drivecast.planner.imagination.imagined_rollouts import ImaginedRollouts
+from drivecast.planner.pictures.driver import PICTURE_POLICY_KIND
+from drivecast.planner.pictures.policy import PicturePolicy, PicturePolicyConfig
+from drivecast.planner.pictures.rollouts import PictureRollouts
 from drivecast.planner.policy.network import PolicyConfig
-from drivecast.planner.policy.training import PolicyTrainer, PolicyTrainingConfig
+from drivecast.planner.policy.training import PolicyKind, PolicyTrainer, PolicyTrainingConfig
 from drivecast.scripts.command.device import available_device
 from drivecast.scripts.tracking.run import Run
 from drivecast.scripts.verbs.training import train
 from drivecast.worldmodel.energy.loaded_model import LoadedModel
-from drivecast.worldmodel.forecaster.loading import WORLD_MODEL_FILE
+from drivecast.worldmodel.forecaster.loading import PICTURE_POLICY_FILE, WORLD_MODEL_FILE
 from drivecast.worldmodel.forecaster.model import MODEL_KIND
+from drivecast.worldmodel.raster.loading import is_raster_model, load_raster_model
 from drivecast.worldmodel.recordings.store import WindowStore
 from drivecast.worldmodel.storage.checkpoint import load_model
 from drivecast.worldmodel.storage.files import copy_file
@@ -25,6 +29,7 @@ PANELS = [
     ("gradient norm before clipping", ["train/gradient_norm"]),
     ("share of controls at their limits", ["*/saturated_share"]),
 ]
+ON_PICTURES = PolicyKind(PicturePolicy, PICTURE_POLICY_KIND, PICTURE_POLICY_FILE)
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class TrainPolicyConfig:
         seed: Seed of weights, starts and latents.
         device: `cpu`, or `cuda` where there is one.
         policy: Architecture and limits of the policy.
+        picture_policy: The same of a policy that sees pictures, where the world model is a raster predictor.
         training: Training settings.
         name: Name under which the policy is registered.
     """
@@ -52,6 +58,7 @@ class TrainPolicyConfig:
     seed: int = 0
     device: str = "cpu"
     policy: PolicyConfig = field(default_factory=lambda: PolicyConfig(feedback="laws"))
+    picture_policy: PicturePolicyConfig = field(default_factory=PicturePolicyConfig)
     training: PolicyTrainingConfig = field(default_factory=PolicyTrainingConfig)
     name: str = "policy"
 
@@ -61,8 +68,12 @@ def run(config: TrainPolicyConfig, run: Run) -> None:
     from drivecast.scripts.driving.registry import resolve_model
 
     device = available_device(config.device)
+    file = resolve_model(config.world_model)
+    if is_raster_model(file):
+        _train_on_pictures(file, config, device, run)
+        return
     output = Path(config.output)
-    source = load_model(resolve_model(config.world_model), MODEL_KIND).path
+    source = load_model(file, MODEL_KIND).path
     loaded = LoadedModel.load(source, device)
     stores = [WindowStore.open(folder) for folder in config.data]
     rollouts = ImaginedRollouts(
@@ -74,3 +85,18 @@ def run(config: TrainPolicyConfig, run: Run) -> None:
     if trainer.optimisation.crew.leads:
         copy_file(source, copy)
     train(trainer, done, run, "policy", config.name, ["energy", "proximity"], PANELS, [copy])
+
+
+def _train_on_pictures(file: Path, config: TrainPolicyConfig, device: str, run: Run) -> None:
+    """The same through a raster predictor; it is not needed to drive, and stays where it is."""
+    model = load_raster_model(file, device)
+    stores = [WindowStore.open(folder) for folder in config.data]
+    rollouts = PictureRollouts(
+        model, stores, config.training, config.training.energy, config.seed, device, config.world_model
+    )
+    policy = replace(config.picture_policy, picture=model.config.picture, dt_s=model.config.dt_s)
+    trainer = PolicyTrainer(
+        rollouts, policy, config.training, Path(config.output), config.seed, device, run.say, ON_PICTURES
+    )
+    done = trainer.resume()
+    train(trainer, done, run, "policy", config.name, ["energy", "proximity"], PANELS)

@@ -9,6 +9,7 @@ from typing import Literal
 from drivecast.scripts.command.device import available_device
 from drivecast.scripts.tracking.run import Run
 from drivecast.scripts.verbs.joint_embedding import JointEmbeddingSettings, train_joint_embedding
+from drivecast.scripts.verbs.raster import RasterSettings, train_raster_model
 from drivecast.scripts.verbs.training import train
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.loading import load_world_model
@@ -34,6 +35,8 @@ PANELS = [
     ),
 ]
 
+NAMED = {"joint-embedding": "joint embedding", "raster": "raster predictor"}
+
 
 @dataclass(frozen=True)
 class TrainWorldModelConfig:
@@ -42,7 +45,7 @@ class TrainWorldModelConfig:
     Leaves OUTPUT/world-model.safetensors, the best model in validation, and training-curves.png. Started again with
     the same settings, it goes on where it was stopped, to the last bit. With --kind joint-embedding it leaves
     joint-embedding.safetensors instead, which predicts what scenes mean and not the scenes, and what reads driving
-    costs from it.
+    costs from it; with --kind raster raster-model.safetensors, which predicts pictures of the traffic from above.
 
     Args:
         data: Folders of recording stores (from `drivecast ingest` or `drivecast record`); give it several times to
@@ -51,12 +54,14 @@ class TrainWorldModelConfig:
         seed: Seed of weights, batches and latents.
         device: `cpu`, or `cuda` where there is one.
         kind: `generative`: forecasts scenes, by the settings `model` and `training`; `joint-embedding`: predicts
-            embeddings of scenes, by the settings `joint_embedding`.
+            embeddings of scenes, by the settings `joint_embedding`; `raster`: predicts pictures of scenes, by the
+            settings `raster`.
         model: Architecture; of a model that is started from, its own counts.
         start_from: World model to go on from, on other data: its file, its folder, pretrained:us101,
             pretrained:highway, or models:/NAME/VERSION of the registry. Empty: from random weights.
         training: Training settings.
         joint_embedding: Of a joint embedding.
+        raster: Of a raster predictor.
         name: Name under which the model is registered.
     """
 
@@ -64,11 +69,12 @@ class TrainWorldModelConfig:
     output: Path
     seed: int = 0
     device: str = "cpu"
-    kind: Literal["generative", "joint-embedding"] = "generative"
+    kind: Literal["generative", "joint-embedding", "raster"] = "generative"
     model: WorldModelConfig = field(default_factory=WorldModelConfig)
     start_from: str = ""
     training: WorldModelTrainingConfig = field(default_factory=WorldModelTrainingConfig)
     joint_embedding: JointEmbeddingSettings = field(default_factory=JointEmbeddingSettings)
+    raster: RasterSettings = field(default_factory=RasterSettings)
     name: str = "world-model"
 
 
@@ -76,11 +82,15 @@ def run(config: TrainWorldModelConfig, run: Run) -> None:
     """Train, report and register."""
     device = available_device(config.device)
     stores = [WindowStore.open(folder) for folder in config.data]
-    if config.kind == "joint-embedding":
+    if config.kind != "generative":
         if config.start_from:
-            raise InputError("start_from: a joint embedding starts from random weights; leave it out")
+            raise InputError(f"start_from: a {NAMED[config.kind]} starts from random weights; leave it out")
         name = config.name if config.name != TrainWorldModelConfig.name else config.kind
-        train_joint_embedding(config.joint_embedding, stores, config.output, config.seed, device, run, name)
+        given = (stores, config.output, config.seed, device, run, name)
+        if config.kind == "joint-embedding":
+            train_joint_embedding(config.joint_embedding, *given)
+        else:
+            train_raster_model(config.raster, *given)
         return
     architecture, start = config.model, None
     if config.start_from:
