@@ -11,7 +11,7 @@ from torch import Tensor
 
 from drivecast.planner.costs.energy import EnergyConfig, EnergyWeights, Term
 from drivecast.planner.imagination.imagined_rollouts import ImaginedRolloutSettings
-from drivecast.planner.imagination.starts import Starts, StartSampler
+from drivecast.planner.imagination.starts import Starts, StartSampler, interacting
 from drivecast.planner.pictures import costs
 from drivecast.planner.pictures.policy import Own, PicturePolicy
 from drivecast.planner.pictures.sight import LAGS, about_ego
@@ -153,16 +153,19 @@ class PictureRollouts:
         config, device = self.config, next(self.model.parameters()).device
         noise = torch.Generator(device).manual_seed(seed + 5)
         request = WindowRequest(self.model.config.context, config.horizon_steps, config.starts.max_agents)
-        windows = WindowSampler(stores, "train", request)
+        windows, generator = WindowSampler(stores, "train", request), torch.Generator().manual_seed(seed + 4)
         found = []
-        for window in windows.draw(CALIBRATION_WINDOWS, torch.Generator().manual_seed(seed + 4)):
-            window = window.to(device)
-            history, future = window.history, window.future
+        for window in windows.draw(CALIBRATION_WINDOWS * config.starts.candidates, generator):
+            # of scenes like those that rollouts start from: the more cars, the more there is to disagree about
+            wanted = max(len(window.row) // config.starts.candidates, 1)
+            chosen = interacting(window.present, window.road, wanted, config.starts, generator)
+            parts = (window.history, window.future, window.road)
+            history, future, road = (part[chosen].to(device) for part in parts)
             heading = torch.cat([history.heading_rad[:, -1:, 0], future.heading_rad[:, :, 0]], 1)
             speed = torch.cat([history.speed_mps[:, -1:, 0], future.speed_mps[:, :, 0]], 1)
             driven = Controls(*recorded_controls(heading, speed, history.length_m[:, -1, 0], self.dt_s))
             nobody = torch.zeros_like(speed[:, 0])
-            starts = Starts(history, window.road, Goal(nobody, torch.full_like(nobody, NO_LANE, dtype=torch.long)))
+            starts = Starts(history, road, Goal(nobody, torch.full_like(nobody, NO_LANE, dtype=torch.long)))
 
             def recorded(step: int, pictures: Tensor, own: Own, driven: Controls = driven) -> Controls:
                 return driven[:, step]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from drivecast.scripts.tracking.run import Run
 from drivecast.scripts.verbs.training import train
-from drivecast.worldmodel.raster.network import RasterConfig
+from drivecast.worldmodel.raster.network import RasterConfig, RasterModel
 from drivecast.worldmodel.raster.trainer import RasterTrainer, RasterTrainingConfig
 from drivecast.worldmodel.recordings.store import WindowStore
 
@@ -50,9 +50,11 @@ def train_raster_model(
     device: str,
     run: Run,
     name: str,
+    start: RasterModel | None = None,
 ) -> None:
     """Train, report and register; see `drivecast train-world-model --kind raster`."""
-    trainer = RasterTrainer(settings.model, settings.training, stores, output, seed, device)
+    architecture = settings.model if start is None else start.config
+    trainer = RasterTrainer(architecture, settings.training, stores, output, seed, device, start)
     done = trainer.resume()
     parameters = sum(parameter.numel() for parameter in trainer.network.parameters())
     rows = sum(len(rows) for rows in trainer.training_windows.rows)

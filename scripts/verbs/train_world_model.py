@@ -14,6 +14,7 @@ from drivecast.scripts.verbs.training import train
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.loading import load_world_model
 from drivecast.worldmodel.forecaster.model import WorldModelConfig
+from drivecast.worldmodel.raster.loading import load_raster_model
 from drivecast.worldmodel.recordings.store import WindowStore
 from drivecast.worldmodel.training.trainer import WorldModelTrainer, WorldModelTrainingConfig
 
@@ -34,8 +35,6 @@ PANELS = [
         ["*/sampled_collision_rate", "*/sampled_off_road_rate", "*/recorded_collision_rate"],
     ),
 ]
-
-NAMED = {"joint-embedding": "joint embedding", "raster": "raster predictor"}
 
 
 @dataclass(frozen=True)
@@ -80,23 +79,24 @@ class TrainWorldModelConfig:
 
 def run(config: TrainWorldModelConfig, run: Run) -> None:
     """Train, report and register."""
+    from drivecast.scripts.driving.registry import resolve_model
+
     device = available_device(config.device)
     stores = [WindowStore.open(folder) for folder in config.data]
+    before = resolve_model(config.start_from) if config.start_from else None
     if config.kind != "generative":
-        if config.start_from:
-            raise InputError(f"start_from: a {NAMED[config.kind]} starts from random weights; leave it out")
         name = config.name if config.name != TrainWorldModelConfig.name else config.kind
         given = (stores, config.output, config.seed, device, run, name)
-        if config.kind == "joint-embedding":
-            train_joint_embedding(config.joint_embedding, *given)
-        else:
-            train_raster_model(config.raster, *given)
+        if config.kind == "raster":
+            train_raster_model(config.raster, *given, None if before is None else load_raster_model(before))
+            return
+        if before is not None:
+            raise InputError("start_from: a joint embedding starts from random weights; leave it out")
+        train_joint_embedding(config.joint_embedding, *given)
         return
     architecture, start = config.model, None
-    if config.start_from:
-        from drivecast.scripts.driving.registry import resolve_model
-
-        start = load_world_model(resolve_model(config.start_from))
+    if before is not None:
+        start = load_world_model(before)
         # it was calibrated for other data
         architecture = replace(start.config, temperature=config.model.temperature)
     trainer = WorldModelTrainer(architecture, config.training, stores, config.output, config.seed, device, start)

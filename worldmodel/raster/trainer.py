@@ -17,6 +17,7 @@ from drivecast.worldmodel.raster.objective import RasterObjectiveConfig, loss_of
 from drivecast.worldmodel.recordings.sampling import WindowRequest, WindowSampler, mirrored, mirrored_road
 from drivecast.worldmodel.recordings.store import WindowStore
 from drivecast.worldmodel.recordings.window import Window
+from drivecast.worldmodel.storage.checkpoint import weights_digest
 from drivecast.worldmodel.training.optimisation import BestModel, Log, Optimisation
 
 
@@ -92,6 +93,7 @@ class RasterTrainer:
         output: Folder of `raster-model.safetensors` (the best so far in validation) and `training-state.pt`.
         seed: Seed of the weights and the batches.
         device: Device to train on.
+        start_from: A model of this architecture whose weights it starts from; None: random ones.
     """
 
     model: RasterConfig
@@ -100,6 +102,7 @@ class RasterTrainer:
     output: Path
     seed: int = 0
     device: str = "cpu"
+    start_from: RasterModel | None = None
 
     def __post_init__(self) -> None:
         config, output = self.config, Path(self.output)
@@ -109,14 +112,18 @@ class RasterTrainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.network = RasterModel(self.model).to(self.device)
+        started = {}
+        if self.start_from is not None:
+            self.network.load_state_dict(self.start_from.state_dict())
+            started = {"start_from": weights_digest(self.start_from)}
         data = [store.fingerprint for store in self.stores]
         self.optimisation = Optimisation(
             self.network,
             torch.optim.AdamW(self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay),
             config,
-            BestModel(output / RASTER_FILE, RASTER_KIND, self.model, {"data": data}),
+            BestModel(output / RASTER_FILE, RASTER_KIND, self.model, {"data": data, **started}),
             output / "training-state.pt",
-            {"model": asdict(self.model), "training": asdict(config), "seed": self.seed, "data": data},
+            {"model": asdict(self.model), "training": asdict(config), "seed": self.seed, "data": data, **started},
             self.seed,
         )
         future = max(config.horizon_steps, self.model.hold_steps)

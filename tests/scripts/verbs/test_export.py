@@ -66,7 +66,8 @@ def test_a_graph_chooses_lanes_as_a_policy_does_that_has_learned_to(shipped):
 
 
 @needs_onnx
-def test_a_world_model_s_graphs_go_on_from_a_history_as_it_does(tmp_path):
+def test_a_world_model_s_graphs_go_on_from_a_history_as_it_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "HISTORY_STEPS", 5)  # a graph holds its steps one by one: of 20 it takes minutes
     file = tmp_path / "step.onnx"
     run(ExportConfig("pretrained:us101", file), ConsoleRun())
     model = load_world_model("pretrained:us101")

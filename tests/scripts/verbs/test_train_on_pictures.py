@@ -94,7 +94,7 @@ def test_the_figure_shows_recorded_mean_and_five_latents(folder, capsys):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--start-from", "pretrained:us101"], "a raster predictor starts from random weights"),
+        (["--start-from", "pretrained:us101"], "expected a model of kind 'raster-model'"),
         (["--raster.training.first_horizon_steps", "99"], "first_horizon_steps: expected at most horizon_steps"),
         (["--raster.model.picture.rows", "50"], "picture.rows: expected a multiple of 8, got 50"),
     ],

@@ -204,3 +204,13 @@ def test_what_was_saved_is_loaded_and_frozen(store, tmp_path):
 def test_values_out_of_range_are_named(make, said):
     with pytest.raises(InputError, match=said):
         make()
+
+
+def test_a_training_goes_on_from_other_weights(store, tmp_path):
+    first = network()
+    again = RasterTrainer(SMALL, BRIEF, [store], tmp_path, start_from=first)
+    for name, values in first.state_dict().items():
+        assert torch.equal(values, again.network.state_dict()[name]), name
+    again.optimisation.save_state()
+    with pytest.raises(InputError, match="belongs to a run with other settings"):
+        trainer(store, tmp_path).resume()
