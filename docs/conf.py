@@ -41,7 +41,7 @@ autodoc_class_signature = "separated"
 napoleon_use_rtype = False
 
 WIDGETS = {  # what each page of the course runs, after canvas.js
-    "course/energies": ["ellipse.js", "prototypes.js", "collapse.js"],
+    "course/energies": ["ellipse.js", "prototypes.js", "layers.js", "collapse.js"],
     "course/one-car": ["car-model.js", "one-car-data.js", "one-car.js"],
     "course/planning": ["plans.js"],
 }

@@ -20,43 +20,11 @@
     return [1.25 * t + 0.02 * draw.normal(), 0.75 * Math.sin(2.6 * t) + 0.02 * draw.normal()];
   };
 
-  class Layer {
-    constructor(into, out, draw) {
-      Object.assign(this, { into, out });
-      this.weights = Float64Array.from({ length: out * (into + 1) }, (_, k) =>
-        k % (into + 1) === into ? 0 : draw.normal() / Math.sqrt(into),
-      );
-      [this.gradient, this.first, this.second] = [0, 1, 2].map(() => new Float64Array(this.weights.length));
-    }
-
-    forward(x) {
-      const { into, out, weights } = this, y = new Float64Array(out);
-      for (let o = 0; o < out; o++) {
-        let sum = weights[o * (into + 1) + into];
-        for (let i = 0; i < into; i++) sum += weights[o * (into + 1) + i] * x[i];
-        y[o] = sum;
-      }
-      return y;
-    }
-
-    // adds to the gradient of the weights, and to that of the input
-    backward(x, above, below) {
-      const { into, out, weights, gradient } = this;
-      for (let o = 0; o < out; o++) {
-        for (let i = 0; i < into; i++) {
-          gradient[o * (into + 1) + i] += above[o] * x[i];
-          below[i] += above[o] * weights[o * (into + 1) + i];
-        }
-        gradient[o * (into + 1) + into] += above[o];
-      }
-    }
-  }
-
   // A linear layer, and two layers of tanh beside it whose answer is added.
   class Network {
     constructor(into, out, draw) {
-      this.straight = new Layer(into, out, draw);
-      this.stack = [new Layer(into, WIDTH, draw), new Layer(WIDTH, WIDTH, draw), new Layer(WIDTH, out, draw)];
+      this.straight = new course.Layer(into, out, draw);
+      this.stack = [new course.Layer(into, WIDTH, draw), new course.Layer(WIDTH, WIDTH, draw), new course.Layer(WIDTH, out, draw)];
       this.time = 0;
     }
 
@@ -96,16 +64,7 @@
 
     adam(rate, count) {
       this.time++;
-      const [b1, b2] = [1 - 0.9 ** this.time, 1 - 0.99 ** this.time];
-      for (const { weights, gradient, first, second } of [this.straight, ...this.stack]) {
-        for (let k = 0; k < weights.length; k++) {
-          const g = gradient[k] / count;
-          first[k] = 0.9 * first[k] + 0.1 * g;
-          second[k] = 0.99 * second[k] + 0.01 * g * g;
-          weights[k] -= (rate * (first[k] / b1)) / (Math.sqrt(second[k] / b2) + 1e-8);
-          gradient[k] = 0;
-        }
-      }
+      for (const layer of [this.straight, ...this.stack]) layer.adam(rate, count, this.time);
     }
   }
 
