@@ -44,6 +44,7 @@ WIDGETS = {  # what each page of the course runs, after canvas.js
     "course/energies": ["ellipse.js", "prototypes.js", "layers.js", "collapse.js"],
     "course/one-car": ["car-model.js", "one-car-data.js", "one-car.js"],
     "course/planning": ["plans.js"],
+    "course/joint-embeddings": ["layers.js", "embedding-model.js", "joint-embedding.js"],
 }
 MODEL = "pretrained:highway"  # of the page about one car
 

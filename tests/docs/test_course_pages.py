@@ -18,6 +18,7 @@ from drivecast.worldmodel.energy.latent_rollout import unroll
 from drivecast.worldmodel.energy.loaded_model import LoadedModel
 from drivecast.worldmodel.energy.model_energy import QUADRATIC_UP_TO, ModelEnergy
 from drivecast.worldmodel.energy.reconstruction_scale import errors_m, landmarks
+from drivecast.worldmodel.joint_embedding.objective import covariance_of_others, effective_rank, variance_shortfall
 from drivecast.worldmodel.scene.traffic import TrafficState
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -e .[dev]")
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.browser
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
 WIDGETS = {"energies": ["ellipse", "prototypes", "collapse"], "one-car": ["one-car"], "planning": ["plans"]}
+WIDGETS |= {"joint-embeddings": ["joint-embedding"]}
 
 
 class Page:
@@ -314,3 +316,79 @@ def test_the_scene_is_what_its_script_records() -> None:
     for one, other in zip(stored["cars"], recorded["cars"], strict=True):
         np.testing.assert_allclose(one["x_m"], other["x_m"], atol=1e-3)
         np.testing.assert_allclose(one["y_m"], other["y_m"], atol=1e-3)
+
+
+EMBEDDING_TERMS = {"prediction": 1.0, "variance": 5.0, "covariance": 0.5, "inverse": 3.0}
+
+
+@pytest.mark.parametrize("on", [list(EMBEDDING_TERMS), ["prediction", "variance", "covariance"]], ids=len)
+def test_the_joint_embedding_s_terms_and_gradients_are_those_of_pytorch(show, on: list[str]) -> None:
+    page = show("joint-embeddings")
+    page.ask("joint-embedding", "(w.choose(args[0]), w.pause())", on)
+    page.ask("joint-embedding", "w.advance(5)")
+    lesson = page.ask("joint-embedding", "w.lesson()")
+    flat = [doubles(layer["weights"]).requires_grad_() for layer in lesson["layers"]]
+    shapes = [layer["into"] + 1 for layer in lesson["layers"]]
+    encoder, *others = [values.view(-1, inputs) for values, inputs in zip(flat, shapes, strict=True)]
+
+    def linear(rows: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return x @ rows[:, :-1].T + rows[:, -1]
+
+    before, after = (doubles([one[name] for one in lesson["batch"]]) for name in ("before", "after"))
+    move = doubles([one["move"] for one in lesson["batch"]])[:, None]
+    s, t = linear(encoder, before), linear(encoder, after)
+    predicted = s + linear(others[1], linear(others[0], torch.cat([s, move], 1)).tanh())
+    ends = torch.cat([s, t], 1) if "inverse" in on else torch.cat([s, t], 1).detach()  # else a probe
+    told = linear(others[3], linear(others[2], ends).tanh())
+    both = torch.cat([s, t])
+    terms = {
+        "prediction": (predicted - t).square().mean(),
+        "variance": variance_shortfall(both),
+        "covariance": covariance_of_others(both),
+        "inverse": (told - move).square().mean(),
+    }
+    for name, value in terms.items():
+        assert lesson["terms"][name] == pytest.approx(value.item(), abs=1e-10), name
+    loss = torch.stack([EMBEDDING_TERMS[name] * terms[name] for name in on]).sum()
+    assert lesson["terms"]["loss"] == pytest.approx(loss.item(), abs=1e-10)
+    (loss if "inverse" in on else loss + terms["inverse"]).backward()
+    for values, layer in zip(flat, lesson["layers"], strict=True):
+        assert max(map(abs, layer["gradient"])) > 1e-4
+        np.testing.assert_allclose(layer["gradient"], values.grad, atol=1e-10)
+    assert page.complaints == []
+
+
+def test_what_a_joint_embedding_unfolds_to_without_each_term(show) -> None:
+    page = show("joint-embeddings")
+
+    def learned(on: list[str], steps: int) -> dict:
+        page.ask("joint-embedding", "(w.choose(args[0]), w.pause())", on)
+        return page.ask("joint-embedding", "w.advance(args[0])", steps)
+
+    shown = page.shown("joint-embedding")
+    full = learned(list(EMBEDDING_TERMS), 600)
+    assert full["rank"] == pytest.approx(effective_rank(doubles(full["embeddings"])), abs=1e-6)
+    assert min(full["spread"]) > 0.9
+    assert full["place"] > 0.95 > 0.1 > full["background"]
+    assert full["move"] > 0.9
+    assert full["other"] > 20 * full["came"]
+    assert page.shown("joint-embedding") != shown
+
+    point = learned(["prediction"], 700)
+    assert max(point["spread"]) < 0.02
+    assert point["other"] < 0.01
+    line = learned(["prediction", "variance"], 700)
+    assert line["spread"][0] > 1.2
+    assert line["rank"] == pytest.approx(effective_rank(doubles(line["embeddings"])), abs=1e-6)
+    assert line["rank"] < 1.15
+    beside = learned(["prediction", "variance", "covariance"], 600)
+    assert min(beside["spread"]) > 0.9
+    assert beside["background"] > 0.9 > 0.1 > beside["place"]
+    assert beside["move"] < 0.1
+    smaller = learned(["prediction", "covariance", "inverse"], 500)
+    assert 0.4 < min(smaller["spread"]) < max(smaller["spread"]) < 0.8
+    assert smaller["place"] > 0.9
+    page.ask("joint-embedding", "w.setBackground('new')")
+    elsewhere = learned(["prediction", "variance", "covariance"], 500)
+    assert elsewhere["place"] > 0.9 > 0.1 > elsewhere["background"]
+    assert page.complaints == []

@@ -352,6 +352,22 @@
     return { root, choose: (key) => inputs[key].click() };
   };
 
+  // what can be on or off, each by itself
+  course.switches = ({ label, options, on, onChange }) => {
+    const root = element("fieldset", { className: "course-choice" }, element("legend", {}, label));
+    const inputs = {};
+    const chosen = () => Object.keys(inputs).filter((key) => inputs[key].checked);
+    for (const [key, words] of Object.entries(options)) {
+      inputs[key] = element("input", { type: "checkbox", checked: on.includes(key), onchange: () => onChange(chosen()) });
+      root.append(element("label", {}, inputs[key], element("span", {}, words)));
+    }
+    const choose = (keys) => {
+      for (const [key, input] of Object.entries(inputs)) input.checked = keys.includes(key);
+      onChange(chosen());
+    };
+    return { root, choose };
+  };
+
   course.button = (words, onClick) => element("button", { type: "button", className: "course-button", onclick: onClick }, words);
 
   // a row of named numbers
