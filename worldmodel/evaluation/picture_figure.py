@@ -19,7 +19,7 @@ from drivecast.worldmodel.recordings.window import Window
 
 OTHERS, EGO, ASPHALT, LINE, VERGE = (46, 168, 92), (44, 112, 214), (34, 36, 40), (214, 214, 206), (96, 78, 66)
 PAPER, INK = (255, 255, 255), (40, 40, 40)
-MARGIN_PX, HEAD_PX = 10, 34
+MARGIN_PX, HEAD_PX, LINE_PX = 10, 46, 18
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,10 @@ def draw_strip(strip: Strip, steps: Sequence[int], dt_s: float, scale: tuple[int
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for line, step in enumerate(steps):
         top = line * (high + HEAD_PX) + HEAD_PX
+        pen.text((MARGIN_PX, top - HEAD_PX + LINE_PX // 3), f"after {step * dt_s:.1f} s", INK, font)
         for place, title in enumerate(strip.titles):
             left = MARGIN_PX + place * (wide + MARGIN_PX)
-            said = f"{title}, {step * dt_s:.1f} s" if place == 0 else title
-            pen.text((left, top - HEAD_PX + 12), said, INK, font)
+            pen.text((left, top - HEAD_PX + LINE_PX // 3 + LINE_PX), title, INK, font)
             sheet.paste(paint(strip.others[place, step], strip.ego[step], strip.road[step], scale), (left, top))
     return sheet
 
