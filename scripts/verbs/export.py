@@ -34,6 +34,7 @@ MARK = "drivecast export"  # in files that it wrote, as their producer
 LOOKED_AT = 256  # bytes at the beginning
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 HISTORY_STEPS = 20
+OPTIMISED = True  # takes nearly as long as all else
 TOLERANCE = 1e-5  # relative to values above one
 CHECKED = ((1, 20), (16, 12), (3, 40))  # episodes and vehicles of each check; the graph was made from another
 CALLS = 200
@@ -132,6 +133,7 @@ def _exported(graph: Graph, inputs: Inputs, output: Path, run: Run) -> list[str]
             input_names=list(names),
             output_names=list(graph.outputs),
             verbose=False,
+            optimize=OPTIMISED,
         )
     assert program is not None
     program.model.producer_name = MARK

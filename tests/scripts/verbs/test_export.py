@@ -29,7 +29,9 @@ def shipped(tmp_path_factory):
     """The graph of a policy that comes along and has learned to choose lanes; to make it takes a while."""
     file = tmp_path_factory.mktemp("policy") / "new" / "policy.onnx"
     console = Console(io.StringIO())
-    run(ExportConfig(str(FOLDER / "highway"), file), ConsoleRun(console))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "OPTIMISED", False)
+        run(ExportConfig(str(FOLDER / "highway"), file), ConsoleRun(console))
     assert "policy.onnx" in console.stream.getvalue()
     return file
 
@@ -67,6 +69,7 @@ def test_a_graph_chooses_lanes_as_a_policy_does_that_has_learned_to(shipped):
 
 @needs_onnx
 def test_a_world_model_s_graphs_go_on_from_a_history_as_it_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "OPTIMISED", False)
     monkeypatch.setattr(export, "HISTORY_STEPS", 5)  # a graph holds its steps one by one: of 20 it takes minutes
     file = tmp_path / "step.onnx"
     run(ExportConfig("pretrained:us101", file), ConsoleRun())
