@@ -8,14 +8,14 @@ import torch
 
 from drivecast.planner.costs.energy import Energy, EnergyConfig
 from drivecast.planner.pictures.policy import PicturePolicy, PicturePolicyConfig
-from drivecast.planner.pictures.rollouts import own_of
-from drivecast.planner.pictures.sight import LAGS, about_ego
+from drivecast.planner.pictures.rollouts import looked_at, own_of
+from drivecast.planner.pictures.sight import LAGS
 from drivecast.worldmodel.forecaster.loading import PICTURE_POLICY_FILE
 from drivecast.worldmodel.raster.clips import seen_in
 from drivecast.worldmodel.raster.view import View
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Controls, Goal, TrafficState
-from drivecast.worldmodel.storage.checkpoint import config_from_dict, load_model
+from drivecast.worldmodel.storage.checkpoint import config_from_dict, frozen, holds_model, load_model
 
 PICTURE_POLICY_KIND = "picture-policy"
 
@@ -48,16 +48,12 @@ class PictureDriver:
         acceleration = (now.speed_mps[:, 0] - before.speed_mps[:, 0]) / config.dt_s
         own = own_of(now[:, 0], acceleration, view, goal)
         here = torch.zeros_like(own.speed_mps)
-        slip = own.speed_mps * own.heading_error_rad.cos() - view.speed_mps
-        lagged = seen.others[:, [-1 - lag for lag in LAGS]]
-        pictures = about_ego(lagged, seen.road, here, here, slip, config.picture, config.dt_s)
-        return self.policy(pictures, own).to(given)
+        return self.policy(looked_at(seen, own, view, here, here, config.picture, config.dt_s), own).to(given)
 
 
 def is_picture_policy(name: Path | str) -> bool:
     """Whether that file is one, or that folder holds one."""
-    path = Path(name)
-    return path.name == PICTURE_POLICY_FILE or (path / PICTURE_POLICY_FILE).is_file()
+    return holds_model(name, PICTURE_POLICY_FILE)
 
 
 def load_picture_driver(path: Path | str, device: str = "cpu", name: str = "") -> PictureDriver:
@@ -68,6 +64,5 @@ def load_picture_driver(path: Path | str, device: str = "cpu", name: str = "") -
     """
     loaded = load_model(path, PICTURE_POLICY_KIND)
     policy = PicturePolicy(config_from_dict(PicturePolicyConfig, loaded.config))
-    policy.load_state_dict(loaded.state)
     energy = Energy(config_from_dict(EnergyConfig, loaded.extra["energy"]))
-    return PictureDriver(policy.to(device).eval().requires_grad_(False), energy, name or f"policy:{path}")
+    return PictureDriver(frozen(policy, loaded, "policy on pictures", device), energy, name or f"policy:{path}")

@@ -20,7 +20,7 @@ from drivecast.worldmodel.energy.uncertainty import UncertaintyScale
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.raster.clips import Clip, Seen, future_seconds, seen_in
 from drivecast.worldmodel.raster.network import RasterModel
-from drivecast.worldmodel.raster.view import View, draw_vehicles
+from drivecast.worldmodel.raster.view import Picture, View, draw_vehicles
 from drivecast.worldmodel.recordings.sampling import WindowRequest, WindowSampler
 from drivecast.worldmodel.recordings.store import WindowStore
 from drivecast.worldmodel.scene.kinematics import drive, recorded_controls
@@ -117,9 +117,7 @@ class PictureRollouts:
         for step in range(steps):
             along, left = view.local(ego.position_m[:, None], elapsed)
             own = own_of(ego[:, 0], acceleration, view, goal)
-            lagged = seen.others[:, [-1 - lag for lag in LAGS]]
-            speed = own.speed_mps * own.heading_error_rad.cos() - view.speed_mps
-            pictures = about_ego(lagged, seen.road, along[:, 0, 0], left[:, 0, 0], speed, picture, self.dt_s)
+            pictures = looked_at(seen, own, view, along[:, 0, 0], left[:, 0, 0], picture, self.dt_s)
             controls = control(step, pictures, own)
             ego = drive(ego[:, 0], controls, self.dt_s).map(lambda values: values[:, None])
             acceleration, elapsed = controls.acceleration_mps2, seconds[step : step + 1]
@@ -174,6 +172,15 @@ class PictureRollouts:
             assert raw is not None
             found.append(raw)
         return UncertaintyScale.measured(torch.cat(found))
+
+
+def looked_at(
+    seen: Seen, own: Own, view: View, along_m: Tensor, left_m: Tensor, picture: Picture, dt_s: float
+) -> Tensor:
+    """What the policy of an ego that is at `along_m, left_m (batch,)` in `view` sees; see `about_ego`."""
+    lagged = seen.others[:, [-1 - lag for lag in LAGS]]
+    speed = own.speed_mps * own.heading_error_rad.cos() - view.speed_mps
+    return about_ego(lagged, seen.road, along_m, left_m, speed, picture, dt_s)
 
 
 def own_of(ego: TrafficState, acceleration_mps2: Tensor, view: View, goal: Goal) -> Own:

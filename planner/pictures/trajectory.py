@@ -9,7 +9,6 @@ from torch import Tensor
 from drivecast.planner.costs.trajectory import Trajectory
 from drivecast.worldmodel.raster.clips import Clip
 from drivecast.worldmodel.raster.view import View
-from drivecast.worldmodel.scene.traffic import along_and_left
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +29,3 @@ class PictureTrajectory(Trajectory):
         """Of the ego in the pictures, along and to the left, m, `(batch, time)` each."""
         along, left = self.view.local(self.states.position_m, self.seconds)
         return along[..., 0], left[..., 0]
-
-    def ego_speed_in_view(self) -> Tensor:
-        """How fast the ego moves through the pictures, m/s, `(batch, time)`."""
-        direction = self.view.direction[:, None]
-        along, _ = along_and_left(self.states.velocity_mps[:, :, 0], direction)
-        return along - self.view.speed_mps[:, None]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.forecaster.model import MODEL_KIND, WorldModel, WorldModelConfig
-from drivecast.worldmodel.storage.checkpoint import LoadedModel, config_from_dict, load_model
+from drivecast.worldmodel.storage.checkpoint import LoadedModel, config_from_dict, frozen, load_model
 
 BEFORE_IT_WAS_SAID = {"latent_process": "independent", "decide_steps": 1}  # of models older than these settings
 PRETRAINED = "pretrained:"  # NAME of a model that comes with drivecast begins so
@@ -55,11 +55,4 @@ def world_model_of(loaded: LoadedModel, device: str = "cpu") -> WorldModel:
     Raises `InputError` where its weights do not fit.
     """
     model = WorldModel(config_from_dict(WorldModelConfig, {**BEFORE_IT_WAS_SAID, **loaded.config}))
-    try:
-        model.load_state_dict(loaded.state)
-    except RuntimeError as error:
-        first = str(error).strip().splitlines()[-1].strip()
-        raise InputError(
-            f"{loaded.path}: weights do not fit this version's world model ({first}); train it again"
-        ) from error
-    return model.to(device).eval().requires_grad_(False)
+    return frozen(model, loaded, "world model", device)

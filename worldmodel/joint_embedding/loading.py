@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from drivecast.worldmodel.errors import InputError
 from drivecast.worldmodel.joint_embedding.network import JointEmbedding, JointEmbeddingConfig
-from drivecast.worldmodel.storage.checkpoint import LoadedModel, config_from_dict, load_model
+from drivecast.worldmodel.storage.checkpoint import LoadedModel, config_from_dict, frozen, holds_model, load_model
 
 JOINT_EMBEDDING_KIND, JOINT_EMBEDDING_FILE = "joint-embedding", "joint-embedding.safetensors"
 
 
 def is_joint_embedding(name: Path | str) -> bool:
     """Whether that file is one, or that folder holds one."""
-    path = Path(name)
-    return path.name == JOINT_EMBEDDING_FILE or (path / JOINT_EMBEDDING_FILE).is_file()
+    return holds_model(name, JOINT_EMBEDDING_FILE)
 
 
 def load_joint_embedding(name: Path | str, device: str = "cpu") -> JointEmbedding:
@@ -29,11 +27,4 @@ def load_joint_embedding(name: Path | str, device: str = "cpu") -> JointEmbeddin
 def joint_embedding_of(loaded: LoadedModel, device: str = "cpu") -> JointEmbedding:
     """The frozen model that was stored; raises `InputError` where its weights do not fit."""
     model = JointEmbedding(config_from_dict(JointEmbeddingConfig, loaded.config))
-    try:
-        model.load_state_dict(loaded.state)
-    except RuntimeError as error:
-        first = str(error).strip().splitlines()[-1].strip()
-        raise InputError(
-            f"{loaded.path}: weights do not fit this version's joint embedding ({first}); train it again"
-        ) from error
-    return model.to(device).eval().requires_grad_(False)
+    return frozen(model, loaded, "joint embedding", device)

@@ -17,8 +17,7 @@ from drivecast.worldmodel.joint_embedding.objective import JointEmbeddingObjecti
 from drivecast.worldmodel.recordings.sampling import (
     WindowRequest,
     WindowSampler,
-    mirrored,
-    mirrored_road,
+    mirrored_window,
     with_short_histories,
 )
 from drivecast.worldmodel.recordings.store import WindowStore
@@ -150,10 +149,9 @@ class JointEmbeddingTrainer:
         config, generator, model = self.config, self.optimisation.batches, self.model
         found, past = [], 1
         for window in windows:
-            history, future, road = with_short_histories(window.history, generator), window.future, window.road
+            window = replace(window, history=with_short_histories(window.history, generator))
             if config.mirror and torch.rand((), generator=generator) < 0.5:
-                history, future, road = mirrored(history), mirrored(future), mirrored_road(road)
-            window = replace(window, history=history, future=future, road=road)
+                window = mirrored_window(window)
             who = torch.rand(len(window.frame), generator=generator) < config.other_ways_share
             window = with_another_way(window, model.dt_s, who, generator)
             frames, past = window_frames(window, model.dt_s, model.stride)

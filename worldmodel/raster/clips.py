@@ -25,11 +25,6 @@ class Clip(_TensorRecord):
         """`count` frames from `first` on."""
         return self.map(lambda pictures: pictures[:, first : first + count])
 
-    @property
-    def colours(self) -> Tensor:
-        """As the lecture shows it: road red, others green, ego blue, `(batch, time, 3, row, column)`."""
-        return torch.stack([self.road, self.others, self.ego], 2)
-
 
 @dataclass(frozen=True)
 class Seen(_TensorRecord):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from drivecast.worldmodel.raster.diagnostics import diagnose
 from drivecast.worldmodel.raster.loading import RASTER_FILE, RASTER_KIND
 from drivecast.worldmodel.raster.network import RasterConfig, RasterModel
 from drivecast.worldmodel.raster.objective import RasterObjectiveConfig, loss_of
-from drivecast.worldmodel.recordings.sampling import WindowRequest, WindowSampler, mirrored, mirrored_road
+from drivecast.worldmodel.recordings.sampling import WindowRequest, WindowSampler, mirrored_window
 from drivecast.worldmodel.recordings.store import WindowStore
 from drivecast.worldmodel.recordings.window import Window
 from drivecast.worldmodel.storage.checkpoint import weights_digest
@@ -109,6 +109,11 @@ class RasterTrainer:
         for store in self.stores:
             if abs(store.dt_s - self.model.dt_s) > 1e-6:
                 raise InputError(f"recordings are at {store.dt_s} s per step, the model at {self.model.dt_s} s")
+        if self.model.latent_dims and config.horizon_steps > self.model.hold_steps:
+            raise InputError(
+                f"raster.training.horizon_steps: expected at most raster.model.hold_steps, {self.model.hold_steps}, "
+                f"for which a latent holds; got {config.horizon_steps}"
+            )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.network = RasterModel(self.model).to(self.device)
@@ -155,8 +160,7 @@ class RasterTrainer:
     def _maybe_mirrored(self, window: Window) -> Window:
         if not self.config.mirror or torch.rand((), generator=self.optimisation.batches) < 0.5:
             return window
-        history, future, road = mirrored(window.history), mirrored(window.future), mirrored_road(window.road)
-        return replace(window, history=history, future=future, road=road)
+        return mirrored_window(window)
 
     @torch.no_grad()
     def _drawn(self, windows: Sequence[Window]) -> tuple[Seen, Clip]:

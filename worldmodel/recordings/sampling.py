@@ -131,6 +131,12 @@ def mirrored_road(road: Road) -> Road:
     return replace(road, centre_m=flipped, left=road.right, right=road.left)
 
 
+def mirrored_window(window: Window) -> Window:
+    """The same with left and right exchanged."""
+    history, future, road = mirrored(window.history), mirrored(window.future), mirrored_road(window.road)
+    return replace(window, history=history, future=future, road=road)
+
+
 def scaled(state: TrafficState, factor: torch.Tensor) -> TrafficState:
     """A larger or smaller world, `factor (batch,)`: all lengths and speeds times it; times stay as they are."""
     wide = factor.view(-1, *[1] * (state.speed_mps.dim() - 1))

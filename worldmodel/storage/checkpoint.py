@@ -82,6 +82,31 @@ def load_model(path: Path | str, kind: str) -> LoadedModel:
     return LoadedModel(path, state, header["config"], header["extra"])
 
 
+M = TypeVar("M", bound=nn.Module)
+
+
+def frozen(model: M, loaded: LoadedModel, what: str, device: str = "cpu") -> M:
+    """`model` with the weights that were stored, ready to be asked and not to be trained.
+
+    Raises:
+        InputError: They do not fit; `what` it is, in words.
+    """
+    try:
+        model.load_state_dict(loaded.state)
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[-1].strip()
+        raise InputError(
+            f"{loaded.path}: weights do not fit this version's {what} ({first}); train it again"
+        ) from error
+    return model.to(device).eval().requires_grad_(False)
+
+
+def holds_model(name: Path | str, file: str) -> bool:
+    """Whether `name` is a file of that name, or a folder that holds one."""
+    path = Path(name)
+    return path.name == file or (path / file).is_file()
+
+
 def read_header(path: Path | str) -> dict[str, Any]:
     """Kind, config, extra and format version of a model file, without its weights."""
     path = Path(path)

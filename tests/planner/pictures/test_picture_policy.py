@@ -21,6 +21,7 @@ from drivecast.worldmodel.forecaster.loading import PICTURE_POLICY_FILE
 from drivecast.worldmodel.raster.network import RasterConfig, RasterModel
 from drivecast.worldmodel.scene.road import Road
 from drivecast.worldmodel.scene.traffic import Goal
+from drivecast.worldmodel.storage.checkpoint import save_model
 
 ROAD = Road.straight(3)
 MODEL = RasterConfig(hidden=8, latent_dims=4)
@@ -145,3 +146,10 @@ def test_a_lane_cannot_be_asked_of_it(store):
     config = settings(starts=replace(settings().starts, other_lane_share=0.3))
     with pytest.raises(InputError, match="can be told no lane; give 0"):
         PictureRollouts(RasterModel(MODEL), [store], config, EnergyConfig())
+
+
+def test_weights_of_another_policy_are_refused_in_a_line(tmp_path):
+    path = tmp_path / PICTURE_POLICY_FILE
+    save_model(path, PicturePolicy(replace(POLICY, hidden=8)), PICTURE_POLICY_KIND, POLICY, {"energy": {}})
+    with pytest.raises(InputError, match="weights do not fit this version's policy on pictures"):
+        load_picture_driver(tmp_path)

@@ -214,3 +214,10 @@ def test_a_training_goes_on_from_other_weights(store, tmp_path):
     again.optimisation.save_state()
     with pytest.raises(InputError, match="belongs to a run with other settings"):
         trainer(store, tmp_path).resume()
+
+
+def test_a_horizon_beyond_the_latents_stretch_is_refused(store, tmp_path):
+    with pytest.raises(InputError, match=r"horizon_steps: expected at most raster\.model\.hold_steps, 6"):
+        trainer(store, tmp_path, replace(BRIEF, horizon_steps=7))
+    free = replace(SMALL, latent_dims=0)
+    assert RasterTrainer(free, replace(BRIEF, horizon_steps=7), [store], tmp_path).config.horizon_steps == 7
